@@ -1,0 +1,196 @@
+"""All speed cells as ratios: systems alternated, medians over repeats, one table and one CSV.
+
+Usage: python benchmarks/run.py [--only G1,G2] [--repeats 3] [--out results/benchmarks.csv]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+QUIET = ["partition=iid", "labels=asis", "validation=0", "evaluation.every=100000", "checkpoint.every=0"]
+
+
+@dataclass
+class Cell:
+    """One comparison: `ours` and `theirs` are commands, `ratio` is how many times better ours must be."""
+
+    goal: str
+    what: str
+    ours: list[str]
+    theirs: list[str]
+    passes: float
+    aim: float
+    measure: str = "round"
+    rows: list[tuple[float, float]] = field(default_factory=list)
+
+
+def images(folder: Path, count: int, side: int = 28) -> str:
+    """Write `count` random pictures of ten classes; give the override that chooses them."""
+    path = folder / f"random-{count}-{side}.npz"
+    if not path.exists():
+        generator = np.random.default_rng(0)
+        x = generator.integers(0, 256, (count + 100, side, side), dtype=np.uint8)
+        y = np.arange(count + 100) % 10
+        np.savez(path, x_train=x[:-100], y_train=y[:-100], x_test=x[-100:], y_test=y[-100:])
+    return f"data.path={path}"
+
+
+def one(*overrides: str) -> list[str]:
+    """Give the command that runs one experiment."""
+    return [str(HERE / "one.py"), "data=npz", *QUIET, *overrides]
+
+
+def bare(rounds: int, *overrides: str) -> list[str]:
+    """Give the command that runs a bare loop."""
+    return [str(HERE / "bare_loop.py"), str(rounds), "data=npz", *QUIET, *overrides]
+
+
+def run(command: list[str], measure: str) -> float:
+    """Run a command and give the measured number."""
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1])[measure])
+
+
+def small_clients(folder: Path) -> list[str]:
+    """Give G1's workload: LeNet, 10 clients x 50 images, batch 10."""
+    return [
+        images(folder, 500),
+        "method=fedavg",
+        "method.batch_size=10",
+        "method.epoch_over=labelled",
+        "model=lenet",
+        "clients=10",
+    ]
+
+
+def cells(folder: Path) -> list[Cell]:
+    """Give all cells of the performance goals that compare two systems."""
+    g1 = small_clients(folder)
+    no_op = [
+        f"method_file={HERE / 'no_op.py'}",
+        "method=no_op",
+        images(folder, 1000),
+        "clients=100",
+        "participation=0.1",
+    ]
+    tiny, big = ["model=mlp", "model.hidden=1", "model.layers=1"], ["model=mlp", "model.hidden=1900", "model.layers=1"]
+    ray, flower, inline = (
+        ["engine=ray", "engine.workers=2"],
+        ["engine=flower", "engine.workers=2"],
+        ["engine=inline"],
+    )
+    found = [
+        Cell(
+            "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=40"), one(*g1, *flower, "rounds=12"), 4, 6
+        ),
+        Cell(
+            "G3", "first round, LeNet", one(*g1, *ray, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
+        ),
+    ]
+    for name, model, goals in (("1 k", tiny, (100, 200, 20, 40)), ("1.5 M", big, (10, 60, 5, 10))):
+        theirs = one(*no_op, *model, *flower, "rounds=12")
+        found.append(Cell("G2", f"no-op {name}, inline", one(*no_op, *model, *inline, "rounds=60"), theirs, *goals[:2]))
+        found.append(Cell("G2", f"no-op {name}, ray", one(*no_op, *model, *ray, "rounds=60"), theirs, *goals[2:]))
+    semi = [images(folder, 1000), "method=fixmatch", "method.batch_size=32", "method.ratio=2", "clients=4"]
+    semi += ["model=resnet", "method.schedule=constant"]
+    flat = [*g1, "method.schedule=constant"]
+    found += [
+        Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=5"), bare(5, *semi), 1 / 1.03, 1 / 1.01),
+        Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
+    ]
+    few = [*g1[1:], *ray, "rounds=30"]
+    for clients, label in ((1000, "1,000"), (10000, "10,000")):
+        many = one(images(folder, clients * 50, 8), *few, f"clients={clients}", f"participation={10 / clients}")
+        base = one(images(folder, 500, 8), *few, "clients=10")
+        found.append(Cell("G6", f"10 of {label} clients against 10 of 10", many, base, 1 / 1.05, 1 / 1.05))
+    wide = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.1")
+    narrow = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.01")
+    found.append(Cell("G6", "100 of 1,000 against 10 of 1,000 (time / 10)", wide, narrow, 1 / 11, 1 / 10))
+    held = [images(folder, 50000, 8), *g1[1:], "clients=1000", "participation=0.01", "rounds=3"]
+    found.append(
+        Cell("G7", "memory of all processes, 1,000 clients", one(*held, *ray), one(*held, *flower), 2, 4, "peak_bytes")
+    )
+    return found
+
+
+def measure(cell: Cell, repeats: int, show: Callable[[str], None]) -> None:
+    """Run both sides in turn; in a ratio larger is better for us."""
+    for repeat in range(repeats):
+        order = (cell.ours, cell.theirs) if repeat % 2 == 0 else (cell.theirs, cell.ours)
+        values = {id(command): run(command, cell.measure) for command in order}
+        cell.rows.append((values[id(cell.ours)], values[id(cell.theirs)]))
+        show(f"  {cell.goal} {cell.what}: {cell.rows[-1][0]:.5g} against {cell.rows[-1][1]:.5g}")
+
+
+def idle_bytes(folder: Path) -> float:
+    """Give the bytes of one more idle client, from runs with 1,000 and 10,000 of them."""
+    sides = []
+    for clients in (1000, 10000):
+        overrides = [images(folder, 500000, 8), *small_clients(folder)[1:], "engine=inline", "rounds=2"]
+        sides.append(run(one(*overrides, f"clients={clients}", f"participation={10 / clients}"), "peak_bytes"))
+    return (sides[1] - sides[0]) / 9000
+
+
+def verdict(cell: Cell) -> dict[str, Any]:
+    """Give the table row of a measured cell."""
+    ratios = [theirs / ours for ours, theirs in cell.rows]
+    ratio = statistics.median(ratios)
+    word = "aim" if ratio >= cell.aim else "pass" if ratio >= cell.passes else "short"
+    return {
+        "goal": cell.goal,
+        "what": cell.what,
+        "ours": f"{statistics.median(row[0] for row in cell.rows):.5g}",
+        "theirs": f"{statistics.median(row[1] for row in cell.rows):.5g}",
+        "ratio": f"{ratio:.3g}",
+        "spread": f"{min(ratios):.3g}..{max(ratios):.3g}",
+        "pass": f"{cell.passes:.3g}",
+        "aim": f"{cell.aim:.3g}",
+        "verdict": word,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", default="results/benchmarks.csv")
+    options = parser.parse_args()
+    chosen = set(filter(None, options.only.split(",")))
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        for cell in cells(Path(name)):
+            if not chosen or cell.goal in chosen:
+                measure(cell, options.repeats, lambda line: print(line, flush=True))
+                rows.append(verdict(cell))
+                print(rows[-1], flush=True)
+        if not chosen or "G7" in chosen:
+            print(f"G7 bytes of one more idle client (50 images, so 400 of indices): {idle_bytes(Path(name)):.0f}")
+    out = Path(options.out)
+    kept = (
+        [row for row in csv.DictReader(out.open()) if row["goal"] not in {r["goal"] for r in rows}]
+        if out.exists()
+        else []
+    )
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
+
+
+if __name__ == "__main__":
+    main()

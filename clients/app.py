@@ -1,0 +1,214 @@
+"""The Flower ClientApp: a message in, one hook of the method, a message out."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients import memory as own
+from clients.local_data import LocalData
+from fedssl.assembly import assemble, initial_model
+from fedssl.calibration.base import CalibrationHook
+from fedssl.config import Experiment, from_json, sha256
+from fedssl.data.views import ClientData
+from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
+from fedssl.rng import Rng
+from fedssl.runtime import autocast, choose_device, one_thread
+from fedssl.wire import array_record, decode, encode, tensors_of
+
+PROTOCOL = 1
+KEPT = "kept."
+"""Prefix of the tensors that the personalization hook keeps, inside the client's memory."""
+
+Handler = Callable[[Message, Context], Message]
+
+
+class ClientError(RuntimeError):
+    """A failure at a client; its text is the client's whole traceback, since Flower carries only a text."""
+
+
+class Runtime:
+    """What a process needs to act for any client of one experiment: data, method and one resident model."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        one_thread()
+        self.experiment = experiment
+        self.device = choose_device(experiment.device)
+        self.parts = assemble(experiment)
+        self.data = LocalData(experiment, self.device)
+        self.model = initial_model(experiment, self.data.dataset, self.device)
+        self._decoded: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
+
+    def payload(self, content: RecordDict) -> Payload:
+        """Decode what was sent; arrays that a round's clients share are decoded once."""
+        return decode(self.parts.method.payload_type, content, self._tensors)
+
+    def _tensors(self, name: str, record: ArrayRecord) -> dict[str, torch.Tensor]:
+        held, tensors = self._decoded.get(name, (None, {}))
+        if held is not record:
+            tensors = {k: t.to(self.device) for k, t in tensors_of(record).items()}
+            self._decoded[name] = (record, tensors)
+        return tensors
+
+    def step(self, content: RecordDict, client_id: int, phase: Literal["train", "evaluate"]) -> Step:
+        """Give the place in the run that the message names."""
+        sent = content["step"]
+        round_ = int(sent["round"])  # type: ignore[arg-type]
+        rng = Rng(self.experiment.seed, round_, client_id)
+        return Step(str(sent["exchange"]), round_, int(sent["num_rounds"]), phase, rng)  # type: ignore[arg-type]
+
+    def with_kept(self, payload: Payload, memory: Memory) -> tuple[Payload, Memory]:
+        """Put the client's kept tensors into the payload, and give the memory without them."""
+        kept = {name[len(KEPT) :]: value for name, value in memory.items() if name.startswith(KEPT)}
+        rest = {name: value for name, value in memory.items() if not name.startswith(KEPT)}
+        return (replace(payload, state={**payload.state, **kept}) if kept else payload), rest
+
+    def without_kept(self, update: Update, memory: Memory) -> tuple[Update, Memory]:
+        """Move the tensors that never leave from the update into the memory."""
+        keeps = self.parts.personalization.keeps
+        kept = {KEPT + name: tensor for name, tensor in update.state.items() if keeps(name)}
+        if kept:
+            update = replace(update, state={k: t for k, t in update.state.items() if not keeps(k)})
+        return update, {**memory, **kept}
+
+
+@functools.lru_cache(maxsize=2)
+def load(text: str) -> Runtime:
+    """Give the runtime of an experiment's JSON, built once a process."""
+    return Runtime(from_json(text))
+
+
+def client_id_of(context: Context) -> int:
+    """Give the client id that the node was started with. Raises ValueError if it has none."""
+    value = context.node_config.get("partition-id")
+    if value is None:
+        raise ValueError("this node has no client id: start it with --node-config 'partition-id=0'")
+    return int(value)
+
+
+def guarded(handler: Callable[[Message, Context], RecordDict]) -> Handler:
+    """Turn any exception into one whose text is the whole traceback."""
+
+    @functools.wraps(handler)
+    def act(message: Message, context: Context) -> Message:
+        try:
+            return Message(handler(message, context), reply_to=message)
+        except Exception:
+            raise ClientError(traceback.format_exc()) from None
+
+    return act
+
+
+def runtime_of(message: Message) -> Runtime:
+    """Give the runtime of the experiment in the message. Raises ValueError if its text does not fit its hash."""
+    sent = message.content["experiment"]
+    if sha256(str(sent["json"])) != sent["sha256"]:
+        raise ValueError("the experiment in the message does not fit its sha256")
+    return load(str(sent["json"]))
+
+
+def to_arrays(state: Any) -> ArrayRecord:
+    """Give Flower's record of tensors."""
+    record: ArrayRecord = array_record(state, ArrayRecord, Array)
+    return record
+
+
+@guarded
+def train(message: Message, context: Context) -> RecordDict:
+    """Train the method's client half on this client's data; memory changes only if all of it succeeds."""
+    runtime = runtime_of(message)
+    client_id = client_id_of(context)
+    data = runtime.data.client(client_id)
+    step = runtime.step(message.content, client_id, "train")
+    memory = own.read(context.state)
+    payload, rest = runtime.with_kept(runtime.payload(message.content), memory)
+    hook, parts = runtime.parts.calibration, runtime.parts
+    statistics: dict[str, torch.Tensor] = {}
+    with autocast(runtime.experiment.precision, runtime.device):
+        if hook.on == "received" and type(hook).summarise is not CalibrationHook.summarise:
+            runtime.model.load_state_dict(payload.state)
+            statistics = hook.summarise(runtime.model, data, step.rng)
+        update, rest = parts.method.train_client(runtime.model, payload, rest, data, step)
+        if hook.on == "trained":
+            statistics = hook.summarise(runtime.model, data, step.rng)
+    update = replace(update, statistics={**update.statistics, **statistics})
+    scores = _scores(runtime, data) if parts.method.scores_trained_model else {}
+    update, rest = runtime.without_kept(update, rest)
+    own.write(context.state, rest)
+    content = encode(update, to_arrays, ConfigRecord)
+    return RecordDict({**content, **scores, "client": ConfigRecord({"memory": len(rest)})})
+
+
+@guarded
+def evaluate(message: Message, context: Context) -> RecordDict:
+    """Score the client's personalised model on its own test and validation samples."""
+    runtime = runtime_of(message)
+    client_id = client_id_of(context)
+    data = runtime.data.client(client_id)
+    step = runtime.step(message.content, client_id, "evaluate")
+    payload, rest = runtime.with_kept(runtime.payload(message.content), own.read(context.state))
+    with autocast(runtime.experiment.precision, runtime.device):
+        runtime.parts.method.personalize(runtime.model, payload, rest, data, step, runtime.parts.personalization)
+    return RecordDict(dict(_scores(runtime, data)))
+
+
+@guarded
+def join(message: Message, context: Context) -> RecordDict:
+    """Say who this node is: client id, protocol version, sample counts."""
+    data = runtime_of(message).data.client(client_id_of(context))
+    return RecordDict(
+        {
+            "client": ConfigRecord(
+                {
+                    "id": data.client_id,
+                    "protocol": PROTOCOL,
+                    "num_labelled": len(data.labelled),
+                    "num_unlabelled": len(data.unlabelled),
+                }
+            )
+        }
+    )
+
+
+@guarded
+def memory(message: Message, context: Context) -> RecordDict:
+    """Give the hash of the client's memory, not the memory."""
+    del message
+    return RecordDict({"client": ConfigRecord({"digest": own.digest(own.read(context.state))})})
+
+
+def _scores(runtime: Runtime, data: ClientData) -> dict[str, MetricRecord]:
+    found: dict[str, MetricRecord] = {}
+    for split, (x, y) in (("test", data.test()), ("validation", data.validation())):
+        if len(y):
+            with autocast(runtime.experiment.precision, runtime.device):
+                logits = runtime.parts.task.predict(
+                    runtime.model, torch.split(x, runtime.experiment.evaluation.batch_size)
+                )
+            values = runtime.parts.task.score(logits, np.asarray(y.cpu()))
+            found[split] = MetricRecord({**values, "num_examples": len(y)})
+    return found
+
+
+def create_app() -> ClientApp:
+    """Build the ClientApp with one train handler for each exchange that any registered method names."""
+    app = ClientApp()
+    METHODS.load()
+    exchanges = {name for method in METHODS.names() for name in METHODS.get(method).exchanges}
+    for exchange in sorted(exchanges):
+        app.train(exchange)(train)
+    app.evaluate()(evaluate)
+    app.query("join")(join)
+    app.query("memory")(memory)
+    return app
+
+
+app = create_app()

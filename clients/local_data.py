@@ -1,0 +1,37 @@
+"""The samples of one client, found from the experiment; the split is computed once and cached."""
+
+from __future__ import annotations
+
+import torch
+
+from fedssl.config import Experiment
+from fedssl.data.base import SOURCES, Dataset
+from fedssl.data.cache import open_dataset
+from fedssl.data.views import ClientData
+from fedssl.partition.base import LABELS, PARTITIONS
+from fedssl.partition.split import Split, cached_split
+
+
+class LocalData:
+    """Gives `ClientData` by client id from memory maps that all workers share."""
+
+    def __init__(self, experiment: Experiment, device: torch.device) -> None:
+        source = SOURCES.create(experiment.data)
+        self.flip = source.flip
+        self.device = device
+        self.dataset: Dataset = open_dataset(source)
+        self.split: Split = cached_split(
+            self.dataset,
+            PARTITIONS.create(experiment.partition),
+            LABELS.create(experiment.labels),
+            experiment.clients,
+            validation=experiment.validation,
+            seed=experiment.seed,
+        )
+        self.given = self.split.given(len(self.dataset.train))
+
+    def client(self, client_id: int) -> ClientData:
+        """Give the client's samples. Raises ValueError for an id outside the federation."""
+        if not 0 <= client_id < self.split.num_clients:
+            raise ValueError(f"client {client_id} is not one of {self.split.num_clients} clients")
+        return ClientData(client_id, self.dataset, self.split.client(client_id), self.given, self.flip, self.device)

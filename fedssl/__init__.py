@@ -1,0 +1,1 @@
+"""Federated semi-supervised learning: the science, on torch and numpy alone."""

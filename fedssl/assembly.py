@@ -1,0 +1,75 @@
+"""The objects that an experiment names: method, hooks, network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
+from fedssl.config import ConfigError, Experiment, sha256
+from fedssl.data.base import SOURCES, Dataset
+from fedssl.methods.base import METHODS, Method
+from fedssl.models.base import MODELS
+from fedssl.models.build import build_model
+from fedssl.personalization.base import PERSONALIZATIONS, PersonalizationHook
+from fedssl.rng import Rng
+from fedssl.tasks.base import TASKS, Task
+
+ALLOW_CODE = "FEDSSL_ALLOW_CODE"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A method with its hooks, and the task that its data set."""
+
+    method: Method
+    task: Task
+    calibration: CalibrationHook
+    personalization: PersonalizationHook
+
+
+def assemble(experiment: Experiment) -> Parts:
+    """Build method and hooks; `method` as a hook's name means the method's own. Raises ConfigError."""
+    if experiment.method_source:
+        load_source(experiment.method_source, experiment.method_file)
+    method = METHODS.create(experiment.method)
+    calibration, personalization = dict(experiment.calibration), dict(experiment.personalization)
+    if calibration["name"] == "method":
+        calibration["name"] = method.calibration
+    if personalization["name"] == "method":
+        personalization["name"] = method.personalization
+    task = TASKS.create({"name": SOURCES.get(experiment.data["name"]).task})
+    return Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
+
+
+def load_source(source: str, path: str) -> None:
+    """Run a user's method file once, so that its classes register themselves.
+
+    Raises ConfigError unless this process allows code that came with the experiment, as simulated workers do.
+    """
+    if os.environ.get(ALLOW_CODE) != "1":
+        raise ConfigError("method_file", path, "empty here: this client takes no code from the wire")
+    name = f"fedssl_method_{sha256(source)[:16]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_loader(name, loader=None, origin=path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    METHODS.load()
+    sys.modules[name] = module
+    try:
+        exec(compile(source, path or name, "exec"), module.__dict__)  # noqa: S102
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def initial_model(experiment: Experiment, dataset: Dataset, device: torch.device) -> torch.nn.Module:
+    """Build the network with the initial weights of this seed, or those of `model.weights`."""
+    spec = MODELS.create(experiment.model)
+    generator = Rng(experiment.seed).torch("initial weights")
+    return build_model(spec, dataset.shape, dataset.num_classes, generator).to(device)

@@ -1,0 +1,1 @@
+"""Calibration hooks, one file each."""

@@ -1,0 +1,51 @@
+"""The two halves of a calibration hook: what a client summarises and what the server makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+
+from fedssl.data.views import ClientData
+from fedssl.registry import Registry
+from fedssl.rng import Rng
+
+
+class Answer(Protocol):
+    """What the server half reads of an update."""
+
+    client_id: int
+    num_examples: int
+    statistics: dict[str, torch.Tensor]
+
+
+@dataclass
+class CalibrationHook:
+    """Does nothing; the base of all calibration hooks.
+
+    `on` says which model the client half sees: the global one as `received`, or the `trained` local one.
+    """
+
+    name: ClassVar[str] = ""
+    on: ClassVar[Literal["received", "trained"]] = "received"
+
+    def summarise(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> dict[str, torch.Tensor]:
+        """Give the client's statistics; they join `Update.statistics` and must not hold samples or labels."""
+        del model, data, rng
+        return {}
+
+    def calibrate(self, extra: dict[str, torch.Tensor], updates: Sequence[Answer]) -> dict[str, torch.Tensor]:
+        """Give new entries of the server's `extra`."""
+        del extra, updates
+        return {}
+
+    def apply(self, logits: torch.Tensor, extra: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Give calibrated logits; the largest stays the largest."""
+        del extra
+        return logits
+
+
+CALIBRATIONS: Registry[CalibrationHook] = Registry("calibration", "fedssl.calibration")
+register = CALIBRATIONS.register

@@ -1,0 +1,93 @@
+"""The interface of a data source, and the decoded data set that all workers share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedssl.registry import Registry
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split of a data set, kept as it was read.
+
+    `x` is uint8 (n, height, width, channels), C-contiguous; `y` is int64 (n,), the class index or -1 where nobody
+    knows it; `group` is int64 (n,), the natural group (subject, domain) or -1.
+    """
+
+    x: NDArray[np.uint8]
+    y: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A decoded data set: training and test samples with what a model must know about them.
+
+    `mean` and `std` are per channel, of pixels in 0..1. `key` is the hash that names it in the cache.
+    """
+
+    name: str
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    key: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Give (height, width, channels) of a sample."""
+        height, width, channels = self.train.x.shape[1:]
+        return int(height), int(width), int(channels)
+
+    @property
+    def num_classes(self) -> int:
+        """Give the number of classes."""
+        return len(self.class_names)
+
+
+@dataclass
+class DataSource(ABC):
+    """Where samples come from; its fields are the options of `data=name`."""
+
+    name: ClassVar[str] = ""
+    task: ClassVar[str] = "classification"
+    flip: ClassVar[bool] = True
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Give a text that changes when the samples would; cheap, since it is asked at every start.
+
+        Raises ConfigError when the files are missing or cannot be used.
+        """
+
+    @abstractmethod
+    def read(self) -> Dataset:
+        """Decode and check everything. Raises ConfigError, one line that names file and array."""
+
+
+SOURCES: Registry[DataSource] = Registry("data", "fedssl.data")
+register = SOURCES.register
+
+
+@dataclass(frozen=True)
+class Indices:
+    """A client's samples as indices into the shared arrays.
+
+    `labelled` and `unlabelled` index the training split and are disjoint; `validation` too, but holds samples that
+    nobody trains on; `test` indexes the test split. All int64, sorted.
+    """
+
+    labelled: NDArray[np.int64]
+    unlabelled: NDArray[np.int64]
+    validation: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    test: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

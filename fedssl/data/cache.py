@@ -1,0 +1,138 @@
+"""Decode a data set once, to memory maps that all processes share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedssl.config import ConfigError
+from fedssl.data.arrays import dataset_key
+from fedssl.data.base import Dataset, DataSource, Samples
+
+_ARRAYS = ("x", "y", "group")
+_FORMAT = 1
+_ATTEMPTS = 5
+
+
+def cache_directory() -> Path:
+    """Give the cache folder: the environment's FEDSSL_CACHE, else ~/.cache/fedssl."""
+    given = os.environ.get("FEDSSL_CACHE", "")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "fedssl"
+
+
+def open_dataset(source: DataSource, cache: Path | None = None) -> Dataset:
+    """Give the source's data set with its arrays as read-only memory maps, decoded on first use.
+
+    Raises ConfigError when the source cannot be read or the cache folder cannot be written.
+    """
+    root = cache_directory() if cache is None else Path(cache)
+    key = dataset_key(source)
+    for _ in range(_ATTEMPTS):
+        found = _open(root / key, key)
+        if found is not None:
+            return found
+        dataset = replace(source.read(), key=key)
+        write_atomically(root / key, partial(_write, dataset))
+    raise ConfigError("FEDSSL_CACHE", str(root), "a folder whose files can be read back")
+
+
+def write_atomically(target: Path, write: Callable[[Path], None], field: str = "FEDSSL_CACHE") -> None:
+    """Let `write` fill a new file or folder, then put it in the place of `target`.
+
+    A folder there before is moved away. Raises ConfigError on `field`, which names the
+    folder, on failure.
+    """
+    work: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".new-", dir=target.parent))
+        write(work / "made")
+        if target.is_dir():
+            _move_away(target, work / "old")
+        _move_in(work / "made", target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(field, str(target.parent), f"a folder that can be written to ({reason})") from None
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _move_away(target: Path, place: Path) -> None:
+    try:
+        target.rename(place)
+    except FileNotFoundError:
+        return  # another process was faster
+
+
+def _move_in(made: Path, target: Path) -> None:
+    try:
+        os.replace(made, target)
+    except OSError:
+        if not target.is_dir():  # a folder there now is another process's, equal to ours
+            raise
+
+
+def _write(dataset: Dataset, folder: Path) -> None:
+    folder.mkdir()
+    checksums = {}
+    for part, samples in (("train", dataset.train), ("test", dataset.test)):
+        for name in _ARRAYS:
+            file = folder / f"{part}_{name}.npy"
+            with file.open("wb") as stream:
+                np.save(stream, np.ascontiguousarray(getattr(samples, name)), allow_pickle=False)
+            checksums[file.name] = _checksum(file)
+    meta = {
+        "format": _FORMAT,
+        "key": dataset.key,
+        "name": dataset.name,
+        "class_names": dataset.class_names,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "checksums": checksums,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _open(folder: Path, key: str) -> Dataset | None:
+    """Give the stored data set, or None if it is missing, damaged or being replaced."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta["format"] != _FORMAT or meta["key"] != key:
+            return None
+        train, test = (_open_samples(folder, part, meta["checksums"]) for part in ("train", "test"))
+        names, mean, std = (tuple(meta[name]) for name in ("class_names", "mean", "std"))
+        return Dataset(meta["name"], train, test, names, mean, std, key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _open_samples(folder: Path, part: str, checksums: dict[str, int]) -> Samples:
+    arrays = [_map(folder / f"{part}_{name}.npy", checksums) for name in _ARRAYS]
+    return Samples(*arrays)
+
+
+def _map(file: Path, checksums: dict[str, int]) -> NDArray[Any]:
+    if checksums[file.name] != _checksum(file):
+        raise ValueError(f"{file} is damaged")
+    # As a plain array: numpy's memmap class slows down every slice.
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+
+
+def _checksum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value

@@ -1,0 +1,87 @@
+"""What a client sees of the shared arrays: batches of plain, weak and strong views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedssl.data import augment
+from fedssl.data.base import Dataset, Indices
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """A client's samples. Methods may read the labels of `labelled` alone; `truth` is for telemetry.
+
+    `given` is int64 over the training split: the label a client was told (noise included), -1 where it was told none.
+    A view is a pure function of (sample, key), so it does not depend on the batch a sample sits in.
+    """
+
+    client_id: int
+    dataset: Dataset
+    indices: Indices
+    given: NDArray[np.int64]
+    flip: bool
+    device: torch.device
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Give the indices of samples with a label."""
+        return self.indices.labelled
+
+    @property
+    def unlabelled(self) -> NDArray[np.int64]:
+        """Give the indices of samples without a label."""
+        return self.indices.unlabelled
+
+    @property
+    def num_examples(self) -> int:
+        """Give the number of training samples."""
+        return len(self.labelled) + len(self.unlabelled)
+
+    @property
+    def num_classes(self) -> int:
+        """Give the number of classes."""
+        return self.dataset.num_classes
+
+    def labels(self, index: NDArray[np.int64]) -> torch.Tensor:
+        """Give the labels the client was told. Raises ValueError for a sample without one."""
+        y = self.given[index]
+        if (y < 0).any():
+            raise ValueError("a label was asked of a sample that has none")
+        return torch.from_numpy(y).to(self.device)
+
+    def truth(self, index: NDArray[np.int64]) -> torch.Tensor:
+        """Give the true classes, -1 where unknown; for scores and telemetry, never for training."""
+        return torch.from_numpy(self.dataset.train.y[index]).to(self.device)
+
+    def plain(self, index: NDArray[np.int64]) -> torch.Tensor:
+        """Give normalised samples, float32 (batch, channels, height, width) in channels_last layout."""
+        return self._normalise(torch.from_numpy(self.dataset.train.x[index]))
+
+    def weak(self, index: NDArray[np.int64], key: int) -> torch.Tensor:
+        """Give a randomly shifted and flipped view of each sample."""
+        x = torch.from_numpy(self.dataset.train.x[index])
+        return self._normalise(augment.weak(x, index, key, flip=self.flip))
+
+    def strong(self, index: NDArray[np.int64], key: int) -> torch.Tensor:
+        """Give a strongly changed view of each sample (RandAugment-like, then cutout)."""
+        x = torch.from_numpy(self.dataset.train.x[index])
+        return self._normalise(augment.strong(x, index, key, flip=self.flip))
+
+    def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the client's validation samples and their true classes."""
+        index = self.indices.validation
+        return self.plain(index), self.truth(index)
+
+    def test(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the client's own test samples and their true classes."""
+        index = self.indices.test
+        x = self._normalise(torch.from_numpy(self.dataset.test.x[index]))
+        return x, torch.from_numpy(self.dataset.test.y[index]).to(self.device)
+
+    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return augment.normalise(x.to(self.device), self.dataset.mean, self.dataset.std)

@@ -1,0 +1,144 @@
+"""The hooks of a method: what a client does in a round and what the server does with the answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+
+from fedssl.calibration.base import CalibrationHook
+from fedssl.data.views import ClientData
+from fedssl.personalization.base import PersonalizationHook
+from fedssl.registry import Registry
+from fedssl.rng import Rng
+
+State: TypeAlias = "dict[str, torch.Tensor]"
+Memory = dict[str, Any]
+"""A client's own state between rounds: name to tensor, float, int or str. It never leaves the client."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where in the run a hook is called; in phase `evaluate` nothing global may change."""
+
+    exchange: str
+    round_: int
+    num_rounds: int
+    phase: Literal["train", "evaluate"]
+    rng: Rng
+
+
+@dataclass
+class ServerState:
+    """What the server knows: the global model's tensors, and whatever else the method or calibration keeps."""
+
+    model: State
+    extra: State = field(default_factory=dict)
+
+
+@dataclass
+class Payload:
+    """What a client is sent. A method with more to send extends it, so the wire is read in its file."""
+
+    state: State
+
+
+@dataclass
+class Update:
+    """What a client answers.
+
+    `num_examples` weighs it in the average; `statistics` are for calibration; `metrics` map a name to (sum, count),
+    so that the server's mean over clients is exact.
+    """
+
+    client_id: int
+    num_examples: int
+    state: State
+    statistics: State = field(default_factory=dict)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+Average = Callable[[Sequence[Update]], State]
+
+
+@dataclass
+class Method(ABC):
+    """A federated method; its fields are its hyper-parameters.
+
+    All hooks but `train_client` have a FedAvg default. The four steps of a round, for each exchange:
+    `downlink`, `train_client`, `aggregate` and `calibrate`, `train_server`.
+    """
+
+    name: ClassVar[str] = ""
+    exchanges: ClassVar[tuple[str, ...]] = ("train",)
+    payload_type: ClassVar[type[Payload]] = Payload
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    calibration: ClassVar[str] = "none"
+    personalization: ClassVar[str] = "none"
+    scores_trained_model: ClassVar[bool] = False
+    """Ask that a client's model be scored on its own test samples after training, before its reply."""
+    defaults: ClassVar[tuple[str, ...]] = ()
+    """Overrides such as `data=digits` that hold unless the user chose otherwise."""
+
+    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng) -> ServerState:
+        """Give the first server state; `data` are the server's own labelled samples, if it has any."""
+        del data, rng
+        return ServerState({name: tensor.clone() for name, tensor in model.state_dict().items()})
+
+    def downlink(self, server: ServerState, client_id: int, step: Step) -> Payload:
+        """Give what this client is sent."""
+        del client_id, step
+        return self.payload_type(state=server.model)
+
+    def uplink(self, server: ServerState, payload: Payload, step: Step) -> State:
+        """Give tensors with the names, shapes and types that `Update.state` must have; others are refused."""
+        del server, step
+        return payload.state
+
+    @abstractmethod
+    def train_client(
+        self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
+    ) -> tuple[Update, Memory]:
+        """Train where the data is.
+
+        `model` is scratch and may be overwritten; `payload`, `memory` and `data` stay as they were.
+        """
+
+    def aggregate(self, server: ServerState, updates: Sequence[Update], step: Step, average: Average) -> ServerState:
+        """Give the next server state; `average` is the configured Flower strategy."""
+        del step
+        return replace(server, model={**server.model, **average(updates)})
+
+    def calibrate(
+        self, server: ServerState, updates: Sequence[Update], step: Step, hook: CalibrationHook
+    ) -> ServerState:
+        """Give the calibrated server state; default: the configured calibration hook."""
+        del step
+        return replace(server, extra={**server.extra, **hook.calibrate(server.extra, updates)})
+
+    def train_server(
+        self, server: ServerState, model: torch.nn.Module, data: ClientData | None, step: Step
+    ) -> ServerState:
+        """Give the state after training on the server's own labelled data."""
+        del model, data, step
+        return server
+
+    def personalize(
+        self,
+        model: torch.nn.Module,
+        payload: Payload,
+        memory: Memory,
+        data: ClientData,
+        step: Step,
+        hook: PersonalizationHook,
+    ) -> None:
+        """Make `model` the client's own; default: the configured personalization hook on the payload's model."""
+        model.load_state_dict(payload.state)
+        hook.personalize(model, memory, data, step.rng)
+
+
+METHODS: Registry[Method] = Registry("method", "fedssl.methods")
+register = METHODS.register

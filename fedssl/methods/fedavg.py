@@ -1,0 +1,83 @@
+"""FedAvg: supervised local training on what labels there are (McMahan et al., AISTATS 2017, Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from fedssl.config import option
+from fedssl.data.batches import batches
+from fedssl.data.views import ClientData
+from fedssl.losses.supervised import cross_entropy
+from fedssl.methods.base import Memory, Method, Payload, Step, Update, register
+
+
+@register("fedavg")
+@dataclass
+class FedAvg(Method):
+    """Each client takes SGD steps on its labelled samples; a client without labels sends back what it got."""
+
+    lr: float = option(0.03, "learning rate of the local SGD", above=0)
+    momentum: float = option(0.9, "momentum of the local SGD, fresh each round", low=0, below=1)
+    weight_decay: float = option(5e-4, "L2 penalty on all parameters", low=0)
+    schedule: str = option("cosine", "learning rate over rounds", choices=("cosine", "constant"))
+    epochs: int = option(1, "local epochs a round", low=1)
+    batch_size: int = option(32, "labelled samples a step", low=1)
+    epoch_over: str = option(
+        "all", "how many labelled samples one epoch draws: as many as there are samples", choices=("all", "labelled")
+    )
+
+    defaults: ClassVar[tuple[str, ...]] = (
+        "data=fashion_small",
+        "model=resnet",
+        "partition=dirichlet",
+        "labels=total_count",
+    )
+
+    def train_client(
+        self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
+    ) -> tuple[Update, Memory]:
+        """Train on the labelled samples (Algorithm 1, ClientUpdate)."""
+        if not len(data.labelled):
+            return Update(data.client_id, 0, payload.state), memory
+        model.load_state_dict(payload.state)
+        model.train()
+        optimizer = self.optimizer(model, step)
+        count = data.num_examples if self.epoch_over == "all" else len(data.labelled)
+        total = 0.0
+        steps = 0
+        for epoch in range(self.epochs):
+            key = step.rng.key("weak", epoch)
+            order = step.rng.numpy("order", epoch)
+            for index in batches(data.labelled, self.batch_size, math.ceil(count / self.batch_size), order):
+                loss = cross_entropy(model(data.weak(index, key + steps)).logits, data.labels(index))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.item()
+                steps += 1
+        return Update(data.client_id, len(data.labelled), snapshot(model), metrics={"loss": (total, steps)}), memory
+
+    def optimizer(self, model: torch.nn.Module, step: Step) -> torch.optim.Optimizer:
+        """Give a fresh SGD at this round's learning rate."""
+        rate = self.lr
+        if self.schedule == "cosine":
+            # FixMatch, section 2.4: cos(7 pi k / 16 K), so the last rounds still move. Paper: k counts rounds here.
+            rate *= math.cos(7 * math.pi * (step.round_ - 1) / (16 * step.num_rounds))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return torch.optim.SGD(
+            trained,
+            lr=rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.momentum > 0,
+            fused=True,
+        )
+
+
+def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copy a model's tensors, since the model itself is scratch."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

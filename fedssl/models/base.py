@@ -1,0 +1,36 @@
+"""What a model gives, and the registry of model choices."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from fedssl.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Outputs(NamedTuple):
+    """Features (batch, dim) before the head and what the head makes of them: logits (batch, classes)."""
+
+    features: torch.Tensor
+    logits: torch.Tensor
+
+
+class ModelSpec(ABC):
+    """A dataclass of a model's options; the network itself has parts `backbone` and `head`."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        """Give a network for (height, width, channels) samples with torch's default initial weights.
+
+        Its `forward` takes float (batch, channels, height, width) and gives `Outputs`; tensors of the head are
+        named `head.*`, all others `backbone.*`. Raises ConfigError if it cannot take the shape.
+        """
+
+
+MODELS: Registry[ModelSpec] = Registry("model", "fedssl.models")
+register = MODELS.register

@@ -1,0 +1,37 @@
+"""Initial weights as a pure function of a generator; torch's own would draw from the global one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fedssl.models.base import ModelSpec
+
+
+def build_model(
+    spec: ModelSpec, shape: tuple[int, int, int], num_classes: int, generator: torch.Generator
+) -> torch.nn.Module:
+    """Give a channels_last network with torch's default initialisation, drawn from `generator`.
+
+    Raises ConfigError for a shape the network cannot take, TypeError for an unknown layer.
+    """
+    with torch.device("meta"):
+        model = spec.build(shape, num_classes)
+    model = model.to_empty(device="cpu")
+    for name, module in model.named_modules():
+        _initialise(name, module, generator)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _initialise(name: str, module: torch.nn.Module, generator: torch.Generator) -> None:
+    nn = torch.nn
+    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)):
+        nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+        if module.bias is not None:
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+        module.reset_parameters()
+    elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+        raise TypeError(f"{name}: {type(module).__name__} has tensors that build_model cannot initialise")

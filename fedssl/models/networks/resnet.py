@@ -1,0 +1,64 @@
+"""Residual network for small images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fedssl.models.base import Outputs
+
+_NUM_GROUPS = 2
+
+
+def _norm(channels: int, kind: str) -> nn.Module:
+    if kind == "group":
+        return nn.GroupNorm(math.gcd(_NUM_GROUPS, channels), channels)
+    return nn.BatchNorm2d(channels)
+
+
+def _conv3x3(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, figure 2, shortcut option B)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(channels_in, channels_out, stride)
+        self.norm1 = _norm(channels_out, norm)
+        self.conv2 = _conv3x3(channels_out, channels_out, 1)
+        self.norm2 = _norm(channels_out, norm)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            conv = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, _norm(channels_out, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the block's output."""
+        hidden = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """3x3 stem without pooling, stages of w, 2w, 4w, 8w channels, global mean, linear head."""
+
+    def __init__(self, channels: int, num_classes: int, width: int, blocks: int, norm: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [_conv3x3(channels, width, 1), _norm(width, norm), nn.ReLU()]
+        channels_in = width
+        for stage in range(4):
+            channels_out = width * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(BasicBlock(channels_in, channels_out, stride, norm))
+                channels_in = channels_out
+        self.backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(channels_in, num_classes)
+
+    def forward(self, x: Tensor) -> Outputs:
+        """Give features (batch, 8 * width) and logits."""
+        features = self.backbone(x)
+        return Outputs(features, self.head(features))

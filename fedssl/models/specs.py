@@ -1,0 +1,81 @@
+"""Options of the shipped models; the networks in `networks` are imported when one is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedssl.config import ConfigError, option
+from fedssl.models.base import ModelSpec, register
+
+if TYPE_CHECKING:
+    import torch
+
+_NORMS = ("batch", "group")
+_NORM_DOC = "normalisation: `batch`, or `group` with 2 groups, which keeps no running statistics"
+
+
+def check_image_shape(shape: tuple[int, int, int]) -> None:
+    """Check that samples are images of sides 8..96 with 1 or 3 channels. Raises ConfigError."""
+    height, width, channels = shape
+    if not (8 <= height <= 96 and 8 <= width <= 96 and channels in (1, 3)):
+        allowed = "given images with sides of 8 to 96 pixels and 1 or 3 channels"
+        raise ConfigError("model", "x".join(map(str, shape)), allowed)
+
+
+@register("resnet")
+@dataclass
+class ResNetSpec(ModelSpec):
+    """CIFAR-style residual network of any width, four stages (He et al. 2016, section 4.2)."""
+
+    width: int = option(16, "channels of the first of four stages; each next one doubles", low=1, high=1024)
+    blocks: int = option(1, "basic blocks a stage", low=1, high=32)
+    norm: str = option("batch", _NORM_DOC, choices=_NORMS)
+
+    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        """Give the network."""
+        from fedssl.models.networks.resnet import ResNet
+
+        check_image_shape(shape)
+        return ResNet(shape[2], num_classes, self.width, self.blocks, self.norm)
+
+
+@register("resnet18")
+@dataclass
+class ResNet18Spec(ModelSpec):
+    """ResNet-18 for small images: `resnet` of width 64, 2 blocks (He et al. 2016, table 1)."""
+
+    norm: str = option("batch", _NORM_DOC, choices=_NORMS)
+
+    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        """Give the network."""
+        return ResNetSpec(width=64, blocks=2, norm=self.norm).build(shape, num_classes)
+
+
+@register("lenet")
+@dataclass
+class LeNetSpec(ModelSpec):
+    """LeNet-5 with ReLU and max-pooling (LeCun et al. 1998, figure 2): 62 thousand parameters."""
+
+    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        """Give the network."""
+        from fedssl.models.networks.lenet import LeNet
+
+        check_image_shape(shape)
+        return LeNet(shape, num_classes)
+
+
+@register("mlp")
+@dataclass
+class MLPSpec(ModelSpec):
+    """Fully connected network; the default is the 2NN of McMahan et al. 2017, section 3."""
+
+    hidden: int = option(200, "units a hidden layer", low=1, high=65536)
+    layers: int = option(2, "hidden layers", low=1, high=64)
+
+    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+        """Give the network."""
+        from fedssl.models.networks.mlp import MLP
+
+        check_image_shape(shape)
+        return MLP(shape, num_classes, self.hidden, self.layers)

@@ -1,0 +1,1 @@
+"""Who holds which samples, and, apart from that, who holds which labels."""

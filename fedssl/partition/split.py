@@ -1,0 +1,181 @@
+"""The split of a run: who holds, is told, is validated on and is tested on which samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedssl.config import ConfigError
+from fedssl.data.arrays import stratified
+from fedssl.data.base import Dataset, Indices
+from fedssl.data.cache import cache_directory, write_atomically
+from fedssl.partition.base import Ints, LabelRule, Partition, check_clients
+from fedssl.partition.shares import draw_to_shares
+from fedssl.rng import Rng
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Who holds which samples: client k has `train_index[train_offsets[k]:train_offsets[k + 1]]`.
+
+    All arrays are int64. `label` (what the client was told, -1 if nothing) and `truth` (-1 unknown)
+    go with `train_index`. `validation_*` index the training split, but nobody trains on them;
+    `test_*` index the test split. Clients may share validation and test samples, never training
+    samples. `dropped` counts training samples that no client got.
+    """
+
+    train_index: Ints
+    train_offsets: Ints
+    label: Ints
+    truth: Ints
+    validation_index: Ints
+    validation_offsets: Ints
+    test_index: Ints
+    test_offsets: Ints
+    class_names: tuple[str, ...]
+    dropped: int
+
+    @property
+    def num_clients(self) -> int:
+        """Give the number of clients."""
+        return len(self.train_offsets) - 1
+
+    @cached_property
+    def sha256(self) -> str:
+        """Give the hash over names, types, shapes and little-endian bytes of everything stored."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self._arrays().items()):
+            stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+            digest.update(f"{name} {stored.dtype.str} {stored.shape}\n".encode())
+            digest.update(stored.tobytes())
+        return digest.hexdigest()
+
+    def client(self, client_id: int) -> Indices:
+        """Give a client's samples."""
+        index = _cut(self.train_index, self.train_offsets, client_id)
+        told = _cut(self.label, self.train_offsets, client_id) >= 0
+        return Indices(
+            index[told],
+            index[~told],
+            _cut(self.validation_index, self.validation_offsets, client_id),
+            _cut(self.test_index, self.test_offsets, client_id),
+        )
+
+    def given(self, n_train: int) -> Ints:
+        """Give the label told for each sample of the training split, -1 where none was."""
+        out = np.full(n_train, -1, np.int64)
+        out[self.train_index] = self.label
+        return out
+
+    def save(self, path: Path) -> None:
+        """Write the split to a .npz file, whole or not at all. Raises ConfigError on `out`."""
+        write_atomically(Path(path), self._write, "out")
+
+    @classmethod
+    def load(cls, path: Path) -> Split:
+        """Read what `save` wrote. Raises ConfigError if the file is missing or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                arrays = {name: np.asarray(content[name]) for name in content.files}
+            stored = str(arrays.pop("sha256"))
+            names = tuple(str(name) for name in arrays.pop("class_names"))
+            dropped = int(arrays.pop("dropped"))
+            split = cls(**arrays, class_names=names, dropped=dropped)
+        except Exception as error:  # a damaged zip fails in many ways
+            raise ConfigError("split", str(path), f"a readable split file ({error})") from None
+        if split.sha256 != stored:
+            raise ConfigError("split", str(path), "a split file as it was written (its hash differs)")
+        return split
+
+    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+        arrays = {item.name: np.asarray(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        arrays["dropped"] = np.asarray(self.dropped, np.int64)
+        return arrays
+
+    def _write(self, place: Path) -> None:
+        with place.open("wb") as file:
+            np.savez_compressed(file, **self._arrays(), sha256=np.asarray(self.sha256))  # type: ignore
+
+
+def make_split(
+    dataset: Dataset,
+    partition: Partition,
+    labels: LabelRule,
+    num_clients: int,
+    validation: float,
+    *,
+    seed: int,
+) -> Split:
+    """Deal a data set to clients; a pure function of its arguments.
+
+    A stratified share `validation` of the training samples of known class is set aside, the rest is
+    partitioned, and each client is dealt validation and test samples in its own class shares.
+    Raises ConfigError, on `clients` if they are more than the samples.
+    """
+    rng = Rng(seed)
+    y = dataset.train.y
+    pool = stratified(y, validation, rng.numpy("validation"))
+    rest = np.setdiff1d(np.arange(len(y)), pool, assume_unique=True)
+    check_clients(len(rest), num_clients)
+    parts = partition.assign(y[rest], dataset.train.group[rest], num_clients, rng)
+    labelled = np.concatenate(labels.choose(y[rest], parts, dataset.num_classes, rng))
+    told, held = np.full(len(rest), -1, np.int64), np.concatenate(parts)
+    told[labelled] = labels.told(y[rest[labelled]], dataset.num_classes, rng)
+    mine = [y[rest[part]] for part in parts]
+    val = draw_to_shares(y[pool], mine, dataset.num_classes, rng, "client validation")
+    test = draw_to_shares(dataset.test.y, mine, dataset.num_classes, rng, "client test")
+    return Split(
+        train_index=rest[held],
+        train_offsets=_offsets(parts),
+        label=told[held],
+        truth=y[rest[held]],
+        validation_index=pool[np.concatenate(val)],
+        validation_offsets=_offsets(val),
+        test_index=np.concatenate(test),
+        test_offsets=_offsets(test),
+        class_names=dataset.class_names,
+        dropped=len(rest) - len(held),
+    )
+
+
+def cached_split(
+    dataset: Dataset,
+    partition: Partition,
+    labels: LabelRule,
+    num_clients: int,
+    validation: float,
+    *,
+    seed: int,
+    cache: Path | None = None,
+) -> Split:
+    """Give `make_split`'s result, computed once and kept in the cache folder."""
+    choices = [[rule.name, dataclasses.asdict(rule)] for rule in (partition, labels)]
+    text = json.dumps([_VERSION, dataset.key, choices, num_clients, validation, seed])
+    root = cache_directory() if cache is None else Path(cache)
+    path = root / f"split-{hashlib.sha256(text.encode()).hexdigest()}.npz"
+    if path.is_file():
+        try:
+            return Split.load(path)
+        except ConfigError:
+            path.unlink(missing_ok=True)
+    split = make_split(dataset, partition, labels, num_clients, validation, seed=seed)
+    write_atomically(path, split._write)
+    return split
+
+
+def _offsets(parts: Sequence[Ints]) -> Ints:
+    return np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
+
+
+def _cut(values: Ints, offsets: Ints, client_id: int) -> Ints:
+    return values[offsets[client_id] : offsets[client_id + 1]]

@@ -1,0 +1,1 @@
+"""Personalization hooks, one file each."""

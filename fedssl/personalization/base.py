@@ -1,0 +1,32 @@
+"""What a personalization hook may do: keep tensors at the client, and make the client's own model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from fedssl.data.views import ClientData
+from fedssl.registry import Registry
+from fedssl.rng import Rng
+
+
+@dataclass
+class PersonalizationHook:
+    """Does nothing; the base of all personalization hooks."""
+
+    name: ClassVar[str] = ""
+
+    def keeps(self, name: str) -> bool:
+        """Say whether the tensor of this name never leaves the client."""
+        del name
+        return False
+
+    def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> None:
+        """Make `model`, which holds the global tensors and the client's kept ones, the client's own in place."""
+        del model, memory, data, rng
+
+
+PERSONALIZATIONS: Registry[PersonalizationHook] = Registry("personalization", "fedssl.personalization")
+register = PERSONALIZATIONS.register

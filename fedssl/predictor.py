@@ -1,0 +1,216 @@
+"""The final model outside a run: saved, loaded in three lines, and asked about images.
+
+from fedssl.predictor import load
+predict = load("runs/x")
+labels, confidences = predict(images)
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
+from fedssl.config import ConfigError
+from fedssl.files import write_atomically
+from fedssl.models.base import MODELS
+
+if TYPE_CHECKING:
+    import torch
+
+Shape = tuple[int, int, int]
+_FORMAT = 1
+_EXTRA = "extra/"
+_BATCH = 500
+_ARRAYS = ("x", "images", "x_test", "test_images")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What the model was trained on: (height, width, channels), classes, channel mean and std."""
+
+    shape: Shape
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The model of a run; call it on images."""
+
+    model: torch.nn.Module
+    calibration: CalibrationHook
+    extra: dict[str, torch.Tensor]
+    meta: Meta
+
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Give the class index and the calibrated confidence (0..1) of each image.
+
+        `images` is uint8 (n, height, width[, channels]). Raises ConfigError for any other.
+        """
+        images = check_images("images", images, self.meta.shape)
+        if len(images) == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        probabilities = self._probabilities(images)
+        confidence, label = probabilities.max(dim=1)
+        return label.numpy(), confidence.numpy()
+
+    def _probabilities(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+
+        from fedssl.data.augment import normalise
+        from fedssl.tasks.classification import predict
+
+        starts = range(0, len(images), _BATCH)
+        parts = (torch.from_numpy(images[start : start + _BATCH]) for start in starts)
+        logits = predict(self.model, (normalise(part, self.meta.mean, self.meta.std) for part in parts))
+        return torch.softmax(self.calibration.apply(torch.from_numpy(logits), self.extra), dim=1)
+
+
+def save(
+    directory: str | Path,
+    model_choice: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    extra: Mapping[str, torch.Tensor],
+    calibration: Mapping[str, Any],
+    *,
+    meta: Meta,
+) -> None:
+    """Write model.safetensors and model.json, each atomically; the JSON holds the tensors' hash.
+
+    Tensors keep their names; those of `extra` (the server's, for calibration) begin with `extra/`.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors = {**state, **{_EXTRA + name: tensor for name, tensor in extra.items()}}
+    content = to_bytes({name: tensors[name].detach().cpu().contiguous().clone() for name in tensors})
+    described = {
+        "format": _FORMAT,
+        "task": "classification",
+        "model": dict(model_choice),
+        "calibration": dict(calibration),
+        **asdict(meta),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_atomically(Path(directory) / "model.safetensors", content)
+    write_atomically(Path(directory) / "model.json", (json.dumps(described, indent=2) + "\n").encode())
+
+
+def load(directory: str | Path) -> Predictor:
+    """Read what `save` wrote. Raises ConfigError naming the directory and what is wrong."""
+    import torch
+    from safetensors.torch import load as from_bytes
+
+    described, content = _read(Path(directory))
+    tensors = {name: tensor.clone() for name, tensor in from_bytes(content).items()}
+    state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EXTRA)}
+    extra = {name.removeprefix(_EXTRA): tensors[name] for name in tensors.keys() - state.keys()}
+    meta = Meta(**{item.name: tuple(described[item.name]) for item in fields(Meta)})
+    with torch.device("meta"):
+        model = MODELS.create(described["model"]).build(meta.shape, len(meta.class_names))
+    model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    model.load_state_dict(state)
+    return Predictor(
+        model=model.eval(),
+        calibration=CALIBRATIONS.create(described["calibration"]),
+        extra=extra,
+        meta=meta,
+    )
+
+
+def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.uint8]]:
+    """Give names and uint8 (n, height, width, channels) images of an .npz, an image or a folder.
+
+    An .npz holds `x`, `images`, `x_test` or `test_images`; its rows are named by number. Image
+    files are converted and resized to `shape`; folders are read to all depths, in path order.
+    Raises ConfigError naming the file.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".npz" and path.is_file():
+        images = check_images("data", _read_npz(path), shape)
+        return [str(row) for row in range(len(images))], images
+    if path.is_file():
+        return [path.name], _read_image(path, shape)[None]
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise ConfigError("data", str(path), "an .npz, an image file, or a folder that holds images")
+    names = [file.relative_to(path).as_posix() for file in files]
+    return names, np.stack([_read_image(file, shape) for file in files])
+
+
+def write_predictions(
+    path: str | Path,
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    confidences: NDArray[np.float32],
+    class_names: Sequence[str],
+) -> None:
+    """Write a CSV file of name, label (class index), class_name and confidence, atomically."""
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["name", "label", "class_name", "confidence"])
+    for name, label, confidence in zip(names, labels, confidences, strict=True):
+        writer.writerow([name, int(label), class_names[label], f"{confidence:.6f}"])
+    write_atomically(Path(path), table.getvalue().encode())
+
+
+def check_images(name: str, images: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
+    """Give the images as contiguous, writable uint8 (n, *shape). Raises ConfigError on `name`."""
+    images = np.asarray(images)
+    if images.ndim == 3 and shape[2] == 1:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        given = f"{images.dtype} {'x'.join(map(str, images.shape))}"
+        raise ConfigError(name, given, f"uint8 nx{'x'.join(map(str, shape))}, as the model was trained")
+    return np.require(images, requirements=["C", "W"])
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        meta = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        content = (directory / "model.safetensors").read_bytes()
+    except (OSError, ValueError):
+        allowed = "a run directory with a readable model.json and model.safetensors"
+        raise ConfigError("run", str(directory), allowed) from None
+    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        raise ConfigError("run", str(directory), f"a run whose model.json has format {_FORMAT}")
+    if meta["sha256"] != hashlib.sha256(content).hexdigest():
+        raise ConfigError("run", str(directory), "a run whose model.json belongs to its model.safetensors")
+    return meta, content
+
+
+def _read_npz(path: Path) -> NDArray[Any]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            name = next((name for name in _ARRAYS if name in arrays), None)
+            if name is not None:
+                return np.asarray(arrays[name])
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError("data", str(path), f"a readable .npz ({error})") from None
+    raise ConfigError("data", str(path), f"an .npz with an array named {', '.join(_ARRAYS)}")
+
+
+def _read_image(path: Path, shape: Shape) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    height, width, channels = shape
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ConfigError("data", str(path), f"a readable image ({error})") from None
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8).reshape(shape)

@@ -1,0 +1,222 @@
+"""Several runs on one page: means over seeds with intervals, curves, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedssl.config import ConfigError
+from fedssl.report import tables
+from fedssl.report.canvas import PALETTE, label, legend, new_figure, plain, whole_rounds
+from fedssl.report.intervals import Interval, paired_difference, t_interval
+from fedssl.report.page import render, show, write
+from fedssl.report.run import Run, curve, read, rounds_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+NOT_COMPARED = ("seed", "out", "engine")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone; `config` is flat."""
+
+    name: str
+    config: dict[str, str]
+    runs: dict[int, Run]
+
+
+def compare(directories: Sequence[Path], out: Path) -> Path:
+    """Write one page on several runs; give its path.
+
+    `out` is the page (`*.html`) or a folder for `report.html`; the figure goes to `figures` beside
+    it. Raises ConfigError if a directory is no run.
+    """
+    if not directories:
+        raise ConfigError("report", [], "at least one run directory")
+    out = Path(out)
+    page = out if out.suffix == ".html" else out / "report.html"
+    groups, warnings = group_runs([read(Path(directory)) for directory in directories])
+    metric = next(iter(groups[0].runs.values())).main_metric
+    number = sum(len(group.runs) for group in groups)
+    differing = differences(groups)
+    figure = curves_figure(groups, metric)
+    caption = "Test scores of the global model; bands are 95 % t-intervals of the mean over seeds."
+    path = page.parent / "figures" / "compare.png"
+    html = render(
+        "compare.html.j2",
+        heading=f"{number} runs, {len(groups)} settings" if len(groups) > 1 else f"{number} runs of one setting",
+        sentence=_sentence(groups, metric),
+        warnings=warnings + _unfinished(groups),
+        groups=groups,
+        results={f"{which.capitalize()} values": result_rows(groups, which) for which in ("final", "best")},
+        figures=[show(figure, path, "Curves", caption)] if figure is not None else [],
+        paired=_paired_rows(groups, metric),
+        main_title=tables.title(metric),
+        differing=differing,
+        shared={key: text for key, text in groups[0].config.items() if key not in differing},
+    )
+    return write(page, html)
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+    """Put runs together that differ in seed, out and engine alone; also warn of doubled seeds."""
+    found: list[tuple[dict[str, str], dict[int, Run]]] = []
+    warnings = []
+    for run in runs:
+        kept = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
+        config, seed = tables.flatten(kept), int(run.config.get("seed") or 0)
+        members = next((members for other, members in found if other == config), None)
+        if members is None:
+            members = {}
+            found.append((config, members))
+        if seed in members:
+            warnings.append(f"{run.directory} repeats {members[seed].directory} (seed {seed}): left out.")
+        else:
+            members[seed] = run
+    names = _names([config for config, _ in found])
+    pairs = zip(names, found, strict=True)
+    return [Group(name, config, dict(sorted(members.items()))) for name, (config, members) in pairs], warnings
+
+
+def _names(configs: list[dict[str, str]]) -> list[str]:
+    """Name a group by what tells it apart: a choice, or option=value within an equal choice."""
+    if len(configs) == 1:
+        return [f"{configs[0].get('method.name', '?')} on {configs[0].get('data.name', '?')}"]
+    names = []
+    for config in configs:
+        parts = [
+            text if key.endswith(".name") else f"{key.rpartition('.')[2]}={text}"
+            for key, text in sorted(config.items(), key=lambda item: not item[0].endswith(".name"))
+            if any(_tells_apart(key, config, other) for other in configs)
+        ]
+        names.append(" ".join(" ".join(parts).split())[:60])
+    return names if len(set(names)) == len(names) else [f"{i}: {name}" for i, name in enumerate(names, 1)]
+
+
+def _tells_apart(key: str, config: dict[str, str], other: dict[str, str]) -> bool:
+    choice = f"{key.partition('.')[0]}.name"
+    return config[key] != other.get(key) and (key == choice or config.get(choice) == other.get(choice))
+
+
+def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Give the settings that are not equal in all groups, with each group's value."""
+    keys = sorted({key for group in groups for key in group.config})
+    cells = {key: [group.config.get(key, tables.NONE) for group in groups] for key in keys}
+    return {key: [text[:120] for text in texts] for key, texts in cells.items() if len(set(texts)) > 1}
+
+
+def values_by_seed(group: Group, metric: str, which: str) -> dict[int, float]:
+    """Give a group's `final` or `best` value of a metric by seed; runs without it are left out."""
+    outcomes = {seed: getattr(tables.outcome(run), which) for seed, run in group.runs.items()}
+    return {seed: values[metric] for seed, values in outcomes.items() if metric in values}
+
+
+def result_rows(groups: Sequence[Group], which: str) -> list[tuple[str, list[str]]]:
+    """Give rows (metric, a cell a group) of `final` or `best` values."""
+    names = {name for group in groups for run in group.runs.values() for name in getattr(tables.outcome(run), which)}
+    ordered = sorted(names - {"round"}, key=tables.sort_key)
+    return [
+        (
+            tables.title(name),
+            [_cell(name, t_interval([*values_by_seed(group, name, which).values()])) for group in groups],
+        )
+        for name in ordered
+    ]
+
+
+def _cell(metric: str, interval: Interval) -> str:
+    if interval.n == 0:
+        return tables.NONE
+    mean = tables.shown(metric, interval.mean)
+    if interval.n == 1:
+        return f"{mean} (n = 1)"
+    half = tables.shown(metric, interval.half).removesuffix("%")
+    return f"{mean.removesuffix('%')} ± {half}{'%' * mean.endswith('%')} (n = {interval.n})"
+
+
+def _sentence(groups: Sequence[Group], metric: str) -> str:
+    means = {g.name: t_interval([*values_by_seed(g, metric, "final").values()]) for g in groups}
+    scored = {name: interval for name, interval in means.items() if interval.n}
+    if not scored:
+        return "No run was scored on test samples."
+    name, interval = max(scored.items(), key=lambda item: item[1].mean)
+    lead = f"Highest final test {tables.title(metric)}: {name}, " if len(groups) > 1 else f"{name}: "
+    return f"{lead}{_cell(metric, interval)}."
+
+
+def _unfinished(groups: Sequence[Group]) -> list[str]:
+    return [
+        f"{run.directory.name} ({group.name}, seed {seed}) is {run.status} after "
+        f"{len(run.records)} rounds; its last scores count as final."
+        for group in groups
+        for seed, run in group.runs.items()
+        if run.status != "done"
+    ]
+
+
+def _paired_rows(groups: Sequence[Group], metric: str) -> list[tuple[str, str, str, int]]:
+    rows = []
+    for a, b in combinations(groups, 2):
+        found = paired_difference(values_by_seed(a, metric, "final"), values_by_seed(b, metric, "final"))
+        if found is not None:
+            low, high = (_signed(metric, found.mean + sign * found.half) for sign in (-1, 1))
+            rows.append(
+                (
+                    f"{b.name} minus {a.name}",
+                    _signed(metric, found.mean),
+                    f"{low} to {high}",
+                    found.n,
+                )
+            )
+    return rows
+
+
+def _signed(metric: str, value: float) -> str:
+    return f"{100 * value:+.1f} points" if tables.is_share(metric) else f"{value:+.3f}"
+
+
+def curves_figure(groups: Sequence[Group], metric: str) -> Figure | None:
+    """Draw test metric and loss, a line a group, over rounds in which all its seeds were scored."""
+    curves = {(g.name, name): _curve_table(g, name) for g in groups for name in (metric, "loss")}
+    panels = [name for name in (metric, "loss") if any(len(curves[g.name, name]) for g in groups)]
+    if not panels:
+        return None
+    sizes = sorted({len(group.runs) for group in groups})
+    seeds = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+    title = "Scores by round and setting"
+    note = f"test, mean over n = {seeds} seeds a setting; band: 95 % t-interval"
+    figure, axes = new_figure(title, note, 1.6 + 2.7 * len(panels), len(panels), sharex=True)
+    for ax, name in zip(axes, panels, strict=True):
+        for place, group in enumerate(groups):
+            _draw_band(ax, curves[group.name, name], group.name, place, 100 if tables.is_share(name) else 1)
+        label(ax, y=f"{tables.title(name)}{' (%)' if tables.is_share(name) else ' (nats)'}")
+    label(axes[-1], "round", axes[-1].get_ylabel())
+    whole_rounds(axes[-1])
+    legend(figure, axes, columns=2)
+    return figure
+
+
+def _curve_table(group: Group, metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    curves = {seed: curve(rounds_table(run.records), "test", metric) for seed, run in group.runs.items()}
+    table = pd.DataFrame(curves).dropna()
+    return pd.DataFrame(
+        [t_interval(row) for row in table.to_numpy().tolist()],
+        index=table.index,
+        columns=["mean", "half", "n"],
+    )
+
+
+def _draw_band(ax: Any, table: pd.DataFrame, name: str, place: int, unit: int) -> None:
+    color, style = PALETTE[place % len(PALETTE)], ("-", "--", ":", "-.")[place // len(PALETTE) % 4]
+    mean, half = table["mean"] * unit, table["half"].fillna(0) * unit
+    marker = "o" if len(table) <= 30 else ""
+    ax.plot(table.index, mean, style, color=color, label=plain(name, 48), marker=marker, markersize=4)
+    ax.fill_between(table.index, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)

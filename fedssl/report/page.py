@@ -1,0 +1,148 @@
+"""The page of one run: tables and figures in one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedssl.files import write_atomically
+from fedssl.report import reliability, rounds, split, spread, tables
+from fedssl.report.canvas import save
+from fedssl.report.run import Run, clients_table, read, rounds_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure on a page: heading, caption, alternative text and the image as a data URI."""
+
+    heading: str
+    caption: str
+    alt: str
+    uri: str
+
+
+FILES = {
+    "config.yaml": "the resolved experiment",
+    "environment.json": "versions and machine",
+    "split.npz": "who holds which samples and labels",
+    "metrics.jsonl": "one object a round",
+    "clients.parquet": "one row a client and evaluation",
+    "reliability.json": "confidence, accuracy and count by bin",
+    "summary.json": "final and best values",
+    "model.safetensors": "the final model",
+    "model.json": "how to load the model",
+    "checkpoint": "what a resumed run starts from",
+    "figures": "the figures of this page as PNG",
+}
+CAPTIONS = {
+    "scores": (
+        "Scores by round",
+        "A star marks the round that was best on validation; test scores never choose it.",
+    ),
+    "clients": (
+        "Spread over clients",
+        "Every client on its own test samples, in rising order of the global model.",
+    ),
+    "reliability": (
+        "Reliability",
+        "On the dotted line confidence equals accuracy; below it the model is over-confident.",
+    ),
+    "pseudo": (
+        "Pseudo-labels",
+        "How much of the unlabelled data the method used, and how much of that was right.",
+    ),
+    "split": (
+        "The split",
+        "Training samples by client and class; labelled ones by the label the client was told.",
+    ),
+    "cost": (
+        "Cost",
+        "Megabytes (10^6 bytes) between server and clients, summed over rounds; seconds a round.",
+    ),
+}
+
+
+def build(directory: Path) -> Path:
+    """Write `figures/*.png` and `report.html` into a run directory; give the page's path.
+
+    Raises ConfigError if it is no run directory.
+    """
+    run = read(Path(directory))
+    result = tables.outcome(run)
+    held = split.read_split(run.directory / "split.npz") if "split.npz" not in run.missing else None
+    groups = ("method", "data", "model", "partition", "labels", "calibration", "personalization")
+    html = render(
+        "page.html.j2",
+        run=run,
+        choices={group: run.choice(group) for group in groups},
+        seed=run.config.get("seed", "unknown"),
+        sentence=tables.sentence(run, result),
+        warnings=tables.warnings(run, held),
+        result=result,
+        values=tables.values_table(result),
+        spread={key: tables.shown(result.metric, value) for key, value in _spread(result).items()},
+        gini=result.spread.get("gini"),
+        main_title=tables.title(result.metric),
+        figures=_figures(run, result, held),
+        config=tables.flatten(run.config),
+        environment=tables.flatten(run.environment),
+        files={name: text for name, text in FILES.items() if (run.directory / name).exists()},
+    )
+    return write(run.directory / "report.html", html)
+
+
+def _spread(result: tables.Outcome) -> dict[str, float]:
+    names = ("mean", "std", "p10", "min", "max")
+    return {name: result.spread[name] for name in names if name in result.spread}
+
+
+def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list[Shown]:
+    table, clients = rounds_table(run.records), clients_table(run)
+    best = int(result.best["round"]) if "round" in result.best else None
+    drawn = {
+        "scores": rounds.scores_figure(table, clients, result.metric, best),
+        "clients": spread.spread_figure(clients, result.metric),
+        "reliability": reliability.reliability_figure(run.reliability),
+        "pseudo": rounds.pseudo_figure(table),
+        "split": split.split_figure(held) if held is not None else None,
+        "cost": rounds.cost_figure(table),
+    }
+    folder = run.directory / "figures"
+    return [
+        show(figure, folder / f"{name}.png", *CAPTIONS[name]) for name, figure in drawn.items() if figure is not None
+    ]
+
+
+def show(figure: Figure, path: Path, heading: str, caption: str) -> Shown:
+    """Write a figure and give it ready for a page."""
+    data = base64.b64encode(save(figure, path).read_bytes()).decode("ascii")
+    x = next((ax.get_xlabel() for ax in figure.axes if ax.get_xlabel()), "")
+    axes = "; ".join(ax.get_ylabel() for ax in figure.axes if ax.get_ylabel())
+    return Shown(heading, caption, f"{heading}: {axes}, by {x}", f"data:image/png;base64,{data}")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this package; every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a text file atomically, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode("utf-8", errors="replace"))
+    return path

@@ -1,0 +1,153 @@
+"""Figures over rounds: scores, pseudo-labels, and what the run cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedssl.report.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILLION,
+    label,
+    legend,
+    new_figure,
+    whole_rounds,
+)
+from fedssl.report.run import curve
+from fedssl.report.tables import is_share, title
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Lines = list[tuple[str, str, str, str]]
+"""Split, metric, name in the legend, colour."""
+PSEUDO: Lines = [
+    ("train", "pseudo_precision", "precision: kept pseudo-labels that are right", GREEN),
+    ("train", "pseudo_mask_rate", "mask rate: unlabelled samples kept", BLUE),
+    ("train", "pseudo_coverage", "coverage: unlabelled, kept and right", PURPLE),
+]
+
+
+def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_round: int | None) -> Figure | None:
+    """Draw the main metric and the loss by round, from `rounds_table` and `clients_table`.
+
+    The band spans the 10th to 90th percentile of the clients. None if nothing was scored.
+    """
+    panels = [name for name in (metric, "loss") if len(_splits(table, name))]
+    if not panels:
+        return None
+    by_client = _percentiles(clients, metric)
+    note = _note(table, clients, banded=len(by_client) > 0)
+    figure, axes = new_figure("Scores by round", note, 1.3 + 2.7 * len(panels), len(panels), sharex=True)
+    for ax, name in zip(axes, panels, strict=True):
+        unit = 100 if is_share(name) else 1
+        if name == metric and len(by_client):
+            band = by_client * unit
+            ax.fill_between(band.index, band["low"], band["high"], color=BLUE, alpha=0.15, linewidth=0)
+        _draw(ax, table, _score_lines(name))
+        label(ax, y=f"{title(name)} (%)" if unit == 100 else f"{title(name)} (nats)")
+        if best_round is not None:
+            _mark_best(ax, table, name, best_round)
+    label(axes[-1], "round", axes[-1].get_ylabel())
+    whole_rounds(axes[-1])
+    legend(figure, axes, columns=2)
+    return figure
+
+
+def _score_lines(metric: str) -> Lines:
+    return [
+        ("test", metric, "test, global model", BLUE),
+        ("test", f"personal_{metric}", "test, personalised models", VERMILLION),
+        ("validation", metric, "validation, global model", GREEN),
+        ("train", metric, "training, clients' own objective", GREY),
+    ]
+
+
+def _splits(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return table[table["metric"].isin([metric, f"personal_{metric}"])]
+
+
+def _percentiles(clients: pd.DataFrame, metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if metric not in clients.columns:
+        return pd.DataFrame()
+    groups = clients.dropna(subset=[metric]).groupby("round")[metric]
+    band = pd.DataFrame({"low": groups.quantile(0.1), "high": groups.quantile(0.9)})
+    return band[groups.count() >= 5]
+
+
+def _note(table: pd.DataFrame, clients: pd.DataFrame, *, banded: bool) -> str:
+    number = clients["client"].nunique() if len(clients) else 0
+    note = f"n = {number} clients" if number else f"n = {table['round'].nunique()} rounds"
+    return f"{note}; band: 10th to 90th percentile of clients (test)" if banded else note
+
+
+def _draw(ax: Axes, table: pd.DataFrame, lines: Lines) -> None:
+    for split, metric, name, color in lines:
+        values = curve(table, split, metric) * (100 if is_share(metric) else 1)
+        if len(values):
+            marker = "o" if len(values) <= 30 else ""
+            style = "--" if split == "train" and metric == "loss" else "-"
+            ax.plot(
+                values.index,
+                values,
+                style,
+                color=color,
+                label=name,
+                marker=marker,
+                markersize=4,
+                linewidth=1.8,
+            )
+
+
+def _mark_best(ax: Axes, table: pd.DataFrame, metric: str, best_round: int) -> None:
+    name = f"best on validation: round {best_round}"
+    ax.axvline(best_round, color=GREY, linestyle=":", linewidth=1.4, label=name, zorder=0)
+    values = curve(table, "test", metric)
+    if best_round in values.index:
+        value = values[best_round] * (100 if is_share(metric) else 1)
+        ax.plot(best_round, value, "*", color=BLUE, markersize=14, markeredgecolor="white")
+
+
+def pseudo_figure(table: pd.DataFrame) -> Figure | None:
+    """Draw mask rate, precision and coverage of pseudo-labels by round; None if there are none."""
+    present = [line for line in PSEUDO if len(curve(table, line[0], line[1]))]
+    if not present:
+        return None
+    number = len(curve(table, present[0][0], present[0][1]))
+    note = f"pooled over the clients of a round; n = {number} rounds"
+    figure, axes = new_figure("Pseudo-labels by round", note, 4.2)
+    _draw(axes[0], table, present)
+    axes[0].set_ylim(-3, 103)
+    label(axes[0], "round", "share (%)")
+    whole_rounds(axes[0])
+    legend(figure, axes, columns=2)
+    return figure
+
+
+def cost_figure(table: pd.DataFrame) -> Figure | None:
+    """Draw cumulative megabytes (10^6 bytes) sent and seconds by round; None if not recorded."""
+    seconds = curve(table, "cost", "seconds")
+    wires = [
+        ("bytes_up", "up, clients to server", BLUE),
+        ("bytes_down", "down, server to clients", VERMILLION),
+    ]
+    if seconds.empty and all(curve(table, "cost", name).empty for name, _, _ in wires):
+        return None
+    total = f"{seconds.sum():.0f} s in all, median {seconds.median():.2f} s a round" if len(seconds) else "n"
+    figure, axes = new_figure("Cost by round", f"{total}; n = {len(seconds)} rounds", 5.2, 2, sharex=True)
+    for (name, text, color), style in zip(wires, ("-", "--"), strict=True):
+        sent = curve(table, "cost", name).cumsum() / 1e6
+        axes[0].plot(sent.index, sent, style, color=color, label=text, linewidth=2)
+    axes[0].set_ylim(bottom=0)
+    label(axes[0], y="sent so far (MB)")
+    axes[1].bar(seconds.index, seconds, color=GREY, width=0.8, label="wall-clock seconds")
+    label(axes[1], "round", "seconds a round")
+    whole_rounds(axes[1])
+    legend(figure, axes)
+    return figure

@@ -1,0 +1,192 @@
+"""What a run came to: final and best values, the outcome in words, and warnings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedssl.metrics import fairness
+from fedssl.report.run import Record, Run, clients_table, last_by_client, number
+
+if TYPE_CHECKING:
+    from fedssl.report.split import Split
+
+ORDER = ("accuracy", "macro_f1", "loss", "ece", "uncalibrated_ece", "brier")
+NONE = "\N{EN DASH}"
+SHARES = ("accuracy", "macro_f1", "map", "nmi", "pseudo_")
+WORDS = {
+    "accuracy_all": "accuracy, all classes (joint matching)",
+    "accuracy_all_paper": "accuracy, all classes (0.6/0.4 form)",
+    "accuracy_unseen": "accuracy, unseen classes",
+    "accuracy_seen": "accuracy, seen classes",
+    "macro_f1": "macro F1",
+    "ece": "calibration error (ECE)",
+    "uncalibrated_ece": "calibration error (ECE) before calibration",
+    "brier": "Brier score",
+    "map50": "mAP at IoU 0.50",
+    "map75": "mAP at IoU 0.75",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Final and best values, each with its round; `spread` of the main metric over clients."""
+
+    metric: str
+    final: dict[str, float]
+    best: dict[str, float]
+    spread: dict[str, float]
+
+
+def title(metric: str) -> str:
+    """Give a metric's name in words."""
+    base = metric.removeprefix("personal_")
+    words = WORDS.get(base, base.replace("_", " "))
+    return f"{words}, personalised" if base != metric else words
+
+
+def is_share(metric: str) -> bool:
+    """Say whether a metric is a share of 0..1, shown in percent."""
+    return metric.removeprefix("personal_").startswith(SHARES)
+
+
+def shown(metric: str, value: float | None) -> str:
+    """Give a metric's value as text with its unit; a dash if there is none."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.3f}"
+
+
+def sort_key(metric: str) -> tuple[bool, int, str]:
+    """Order metrics: global before personalised, the usual names first."""
+    base = metric.removeprefix("personal_")
+    return base != metric, ORDER.index(base) if base in ORDER else len(ORDER), base
+
+
+def outcome(run: Run) -> Outcome:
+    """Give what the summary says; without one, what the journal shows."""
+    metric = run.main_metric
+    final = _numbers(run.summary.get("final")) or _scores(_scored(run)[-1:])
+    best = _numbers(run.summary.get("best")) or _scores(_best(run, metric))
+    spread = _numbers(run.summary.get("clients"))
+    if not spread:
+        values = last_by_client(clients_table(run), metric)
+        spread = _numbers(fairness.spread(values.to_numpy(float)))
+    return Outcome(metric, final, best, spread)
+
+
+def _numbers(values: object) -> dict[str, float]:
+    items = values.items() if isinstance(values, Mapping) else ()
+    pairs = {str(name): number(value) for name, value in items}
+    return {name: value for name, value in pairs.items() if not math.isnan(value)}
+
+
+def _scored(run: Run) -> list[Record]:
+    return [record for record in run.records if _numbers(record.get("test"))]
+
+
+def _scores(records: list[Record]) -> dict[str, float]:
+    return {"round": records[0]["round"], **_numbers(records[0]["test"])} if records else {}
+
+
+def _best(run: Run, metric: str) -> list[Record]:
+    ranked = [
+        (number((record.get("validation") or {}).get(metric)), -record["round"], record) for record in _scored(run)
+    ]
+    ranked = [item for item in ranked if not math.isnan(item[0])]
+    return [max(ranked, key=lambda item: item[:2])[2]] if ranked else []
+
+
+def values_table(result: Outcome) -> list[tuple[str, str, str]]:
+    """Give rows (metric, final, best) as text, the main metric among the first."""
+    names = sorted((set(result.final) | set(result.best)) - {"round"}, key=sort_key)
+    return [(title(name), shown(name, result.final.get(name)), shown(name, result.best.get(name))) for name in names]
+
+
+def sentence(run: Run, result: Outcome) -> str:
+    """Say in plain words what the run came to."""
+    name, metric = title(result.metric), result.metric
+    if metric not in result.final:
+        rounds = f"{len(run.records)} rounds" if len(run.records) != 1 else "1 round"
+        return f"No model was scored on test samples; the journal holds {rounds}."
+    text = f"The global model ended at a test {name} of {shown(metric, result.final[metric])}"
+    text += f" (round {result.final.get('round', math.nan):.0f})"
+    if metric in result.best:
+        text += f"; the round that was best on validation is {result.best.get('round', math.nan):.0f}"
+        text += f", with {shown(metric, result.best[metric])} on test"
+    if result.spread:
+        low, mean = (shown(metric, result.spread.get(key)) for key in ("p10", "mean"))
+        text += f"; over clients it has mean {mean} and 10th percentile {low}"
+    personal = f"personal_{metric}"
+    if personal in result.final:
+        text += f"; personalised models reach {shown(personal, result.final[personal])}"
+    return text + "."
+
+
+def warnings(run: Run, split: Split | None) -> list[str]:
+    """Give what to know before the numbers: stops, failures, dropped and truth-free samples."""
+    found = _status_warnings(run)
+    found += _failures(run)
+    if split is not None and split.num_dropped:
+        found.append(f"{split.num_dropped} training samples were dropped by the partition: nobody has them.")
+    if split is not None and split.num_unknown:
+        found.append(_truth_free(split))
+    return found
+
+
+def _status_warnings(run: Run) -> list[str]:
+    found = []
+    planned = run.config.get("rounds", "an unknown number of")
+    if run.status != "done":
+        reason = " (no summary.json: killed, or still running)" if not run.summary else ""
+        reached = f"{len(run.records)} of {planned} rounds are in the journal"
+        found.append(f"This run is {run.status}{reason}: {reached}; all values below are of those.")
+    gone = [name for name in run.missing if name != "summary.json"]
+    if gone:
+        found.append(f"Not in the run directory, so left out or rebuilt from the journal: {', '.join(gone)}.")
+    return found
+
+
+def _failures(run: Run, limit: int = 12) -> list[str]:
+    by_cause: dict[tuple[str, str], list[int]] = {}
+    for record in run.records:
+        for client, reason in (record.get("failed") or {}).items():
+            last = (str(reason).strip().splitlines() or ["no reason given"])[-1]
+            by_cause.setdefault((str(client), last[:200]), []).append(record["round"])
+    lines = [
+        f"Client {client} failed in round{'s' * (len(rounds) > 1)} {ranges(rounds)}: {reason}"
+        for (client, reason), rounds in by_cause.items()
+    ]
+    more = [f"{len(lines) - limit} more failures are in metrics.jsonl."] if len(lines) > limit else []
+    return lines[:limit] + more
+
+
+def ranges(numbers: list[int]) -> str:
+    """Write sorted whole numbers shortly: 1, 3-5."""
+    parts: list[list[int]] = []
+    for value in numbers:
+        if parts and value == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], value]
+        else:
+            parts.append([value])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _truth_free(split: Split) -> str:
+    unknown, unlabelled = split.num_unknown, int(split.unlabelled.sum())
+    rest = "have no truth behind them" if unknown >= unlabelled else f"rest on the other {unlabelled - unknown} alone"
+    return (
+        f"{unknown} of {unlabelled} unlabelled training samples have no known class: pseudo-label "
+        f"precision and coverage, and the true classes in the split, {rest}."
+    )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Give a nested mapping as dotted names to text, in sorted order."""
+    flat: dict[str, str] = {}
+    for key in sorted(values, key=str):
+        value, name = values[key], f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: str(value)}
+    return flat

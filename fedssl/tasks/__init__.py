@@ -1,0 +1,1 @@
+"""Which metrics score which outputs."""

@@ -1,0 +1,48 @@
+"""One class a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedssl.metrics import classification as metrics
+from fedssl.tasks.base import Task, register
+
+
+def predict(model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> NDArray[np.float32]:
+    """Give logits (n, classes), in eval mode and without gradients; (0, 0) without batches.
+
+    Every module's mode is restored, and no buffer changes.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            parts = [model(x).logits.float().cpu().numpy() for x in x_batches]
+    finally:
+        for module, training in modes:
+            module.training = training
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+@register("classification")
+@dataclass
+class Classification(Task):
+    """Scores of the largest logit and of the probabilities behind it."""
+
+    main_metric = "accuracy"
+
+    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> NDArray[np.float32]:
+        """Give logits (n, classes)."""
+        return predict(model, x_batches)
+
+    def score(self, logits: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float]:
+        """Give accuracy, macro_f1, loss, ece and brier."""
+        known = y >= 0
+        logits, y = logits[known], y[known]
+        scores = (metrics.accuracy, metrics.macro_f1, metrics.loss, metrics.ece, metrics.brier)
+        return {score.__name__: score(logits, y) for score in scores}

@@ -1,0 +1,300 @@
+"""The Flower ServerApp: reads the experiment, runs the method's rounds, keeps the run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fedssl.assembly import Parts, assemble, initial_model
+from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
+from fedssl.data.base import SOURCES
+from fedssl.data.cache import open_dataset
+from fedssl.partition.base import LABELS, PARTITIONS
+from fedssl.partition.split import Split, cached_split
+from fedssl.predictor import Meta
+from fedssl.predictor import save as save_model
+from fedssl.rng import Rng
+from fedssl.runtime import choose_device, one_thread, resolve_precision
+from server import checkpoint
+from server.evaluation import Scorer
+from server.journal import Journal
+from server.strategy import MethodStrategy, Round
+from server.summary import memories_sha256, summarise, weights_sha256
+
+
+class Watcher(Protocol):
+    """Sees a run go by: progress display, loggers."""
+
+    def begin(self, experiment: Experiment, first_round: int) -> None:
+        """Note that the rounds begin."""
+
+    def round(self, record: dict[str, Any]) -> None:
+        """Note a finished round's record."""
+
+    def warn(self, line: str) -> None:
+        """Show one line that the user must see."""
+
+
+class Silence:
+    """A watcher that shows nothing."""
+
+    def begin(self, experiment: Experiment, first_round: int) -> None:
+        """Do nothing."""
+
+    def round(self, record: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def warn(self, line: str) -> None:
+        """Do nothing."""
+
+
+def wire_of(experiment: Experiment) -> ConfigRecord:
+    """Give the record that tells clients the experiment."""
+    text = to_json(for_clients(experiment))
+    return ConfigRecord({"json": text, "sha256": sha256(text)})
+
+
+def for_clients(experiment: Experiment) -> Experiment:
+    """Give the experiment as clients are sent it: without what concerns this machine alone."""
+    return replace(experiment, out="", engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
+
+
+class Run:
+    """One run from its first round, or from its last checkpoint, to its summary."""
+
+    def __init__(self, experiment: Experiment, watcher: Watcher) -> None:
+        one_thread()
+        device = choose_device(experiment.device)
+        self.experiment = replace(experiment, precision=resolve_precision(experiment.precision, device))
+        self.watcher = watcher
+        self.parts: Parts = assemble(experiment)
+        self.dataset = open_dataset(SOURCES.create(experiment.data))
+        self.split: Split = cached_split(
+            self.dataset,
+            PARTITIONS.create(experiment.partition),
+            LABELS.create(experiment.labels),
+            experiment.clients,
+            validation=experiment.validation,
+            seed=experiment.seed,
+        )
+        self.model = initial_model(experiment, self.dataset, device)
+        self.directory = Path(experiment.out) if experiment.out else None
+        self.journal: Journal | None = None
+        self.strategy = MethodStrategy(
+            self.experiment,
+            self.parts,
+            self.model,
+            self.parts.method.init_server(self.model, None, Rng(experiment.seed)),
+            wire_of(self.experiment),
+        )
+        self.scorer = Scorer(self.experiment, self.dataset, self.split, self.parts, self.model)
+        self.strategy.score = self.scorer
+        self.elapsed = 0.0
+        self.first_round = 1
+        self.finished = self.strategy.server
+        """The state after the last round in the journal: one that was cut short leaves no trace."""
+
+    def start(self, grid: Grid, *, resume: bool) -> None:
+        """Run all rounds and write everything. A failure leaves a summary that says so, and is raised again."""
+        if self.directory is not None:
+            self.journal = Journal(self.directory)
+            if resume:
+                self._resume(grid)
+            self.split.save(self.directory / "split.npz")
+        self.strategy.on_round = lambda round_: self._finish_round(grid, round_)
+        self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
+        self.began = time.perf_counter() - self.elapsed
+        try:
+            self.strategy.start(grid, first_round=self.first_round)
+        except BaseException as error:
+            self._finish_early(grid, error)
+            raise
+        if self.journal is not None:
+            self._finish(grid, self.journal, "done")
+
+    @property
+    def main_metric(self) -> str:
+        """Give the metric that `best` is chosen by."""
+        metric = self.parts.task.main_metric
+        return f"personal_{metric}" if self.strategy.keeps_parts else metric
+
+    def _resume(self, grid: Grid) -> None:
+        assert self.directory is not None
+        assert self.journal is not None
+        snapshot, refused = checkpoint.load(self.directory / "checkpoint")
+        for line in refused:
+            self.watcher.warn(f"{line}; using round {snapshot.round_}")
+        if snapshot.memories:
+            if not isinstance(grid, checkpoint.HoldsMemory):
+                raise checkpoint.CheckpointError(
+                    f"engine={self.experiment.engine.name} cannot put back the memory of "
+                    f"{len(snapshot.memories)} clients; resume with engine.name=ray or inline"
+                )
+            grid.restore_memories(snapshot.memories)
+        device = next(self.model.parameters()).device
+        self.strategy.server = replace(
+            snapshot.server,
+            model={k: t.to(device) for k, t in snapshot.server.model.items()},
+            extra={k: t.to(device) for k, t in snapshot.server.extra.items()},
+        )
+        self.finished = self.strategy.server
+        self.strategy.aggregator.restore(snapshot.aggregator)
+        self.strategy.holders = set(snapshot.progress["holders"])
+        self.strategy.with_memory = set(snapshot.progress["with_memory"])
+        self._keep_precision(str(snapshot.progress["precision"]))
+        self.elapsed = snapshot.progress["elapsed"]
+        self.first_round = snapshot.round_ + 1
+        self.journal.cut(snapshot.round_)
+
+    def _keep_precision(self, name: str) -> None:
+        """Go on in the arithmetic that the run began with, whatever `auto` would be on this machine."""
+        self.experiment = replace(self.experiment, precision=name)
+        self.strategy.experiment = self.scorer.experiment = self.experiment
+        self.strategy.wire = wire_of(self.experiment)
+
+    def _finish_round(self, grid: Grid, round_: Round) -> None:
+        record: dict[str, Any] = {
+            "round": round_.number,
+            "seconds": round_.seconds,
+            "elapsed": time.perf_counter() - self.began,
+            "cohort": round_.cohort,
+            "failed": round_.failed,
+            "bytes_up": round_.traffic.up,
+            "bytes_down": round_.traffic.down,
+            "train": round_.train,
+            "test": round_.evaluation.test,
+            "validation": round_.evaluation.validation,
+            "clients": round_.evaluation.clients,
+        }
+        if self.journal is not None:
+            try:
+                self._record(grid, self.journal, record)
+            except OSError as error:
+                raise OSError(error.errno, f"{error.strerror}; {self._advice()}", error.filename) from error
+        self._tell(lambda: self.watcher.round(record))
+
+    def _record(self, grid: Grid, journal: Journal, record: dict[str, Any]) -> None:
+        """Put a finished round on disk."""
+        journal.append(record)
+        self.finished = self.strategy.server
+        number, every = record["round"], self.experiment.checkpoint.every
+        if number == self.experiment.rounds or (every and number % every == 0):
+            journal.sync()
+            self._save(grid, number, record["elapsed"])
+
+    def _advice(self) -> str:
+        """Say how to go on after the disk refused."""
+        assert self.directory is not None
+        if any((self.directory / "checkpoint").glob("round-*")):
+            return f"make room, then: fedssl run resume={self.directory}"
+        return "make room and run again with another `out`: nothing is saved yet"
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        """Tell the watcher; one that fails, such as a logger without its server, does not end the run."""
+        try:
+            call()
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                self.watcher.warn(f"{type(self.watcher).__name__}: {type(error).__name__}: {error}")
+
+    def _finish_early(self, grid: Grid, error: BaseException) -> None:
+        """Write what there is of a run that ends by `error`, which no second failure may hide."""
+        if self.journal is None:
+            return
+        try:
+            self._finish(grid, self.journal, "stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+        except Exception as second:
+            error.add_note(f"the run directory is incomplete: {type(second).__name__}: {second}")
+
+    def _save(self, grid: Grid, round_: int, elapsed: float) -> None:
+        assert self.directory is not None
+        progress = {
+            "elapsed": elapsed,
+            "precision": self.experiment.precision,
+            "holders": sorted(self.strategy.holders),
+            "with_memory": sorted(self.strategy.with_memory),
+        }
+        memories = grid.memories() if isinstance(grid, checkpoint.HoldsMemory) else {}
+        server = self.strategy.server
+        checkpoint.save(
+            self.directory / "checkpoint",
+            checkpoint.Snapshot(
+                round_,
+                replace(
+                    server,
+                    model={k: t.cpu() for k, t in server.model.items()},
+                    extra={k: t.cpu() for k, t in server.extra.items()},
+                ),
+                self.strategy.aggregator.state(),
+                memories,
+                progress,
+            ),
+        )
+
+    def _finish(self, grid: Grid, journal: Journal, status: str) -> None:
+        """Write what follows from the rounds so far; a run that is not done has no hash of its memories."""
+        facts: dict[str, Any] = {
+            "status": status,
+            "workers": getattr(grid, "num_workers", 0),
+            "split_sha256": self.split.sha256,
+            "weights_sha256": weights_sha256(self.finished),
+            "memory_sha256": memories_sha256(self._digests(grid)) if status == "done" else None,
+        }
+        journal.write_clients(
+            {
+                "num_labelled": [len(self.split.client(k).labelled) for k in range(self.split.num_clients)],
+                "num_unlabelled": [len(self.split.client(k).unlabelled) for k in range(self.split.num_clients)],
+                "num_test": [len(self.split.client(k).test) for k in range(self.split.num_clients)],
+            }
+        )
+        if not self.strategy.keeps_parts:
+            journal.write_json("reliability.json", self.scorer.reliability(self.finished))
+        save_model(
+            journal.directory,
+            model_choice=self.experiment.model,
+            state=self.finished.model,
+            extra=self.finished.extra,
+            calibration=self.experiment.calibration,
+            meta=Meta(self.dataset.shape, self.dataset.class_names, self.dataset.mean, self.dataset.std),
+        )
+        journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
+
+    def _digests(self, grid: Grid) -> dict[int, str]:
+        holders = sorted(self.strategy.with_memory)
+        messages = [
+            Message(
+                RecordDict({"experiment": self.strategy.wire}),
+                dst_node_id=self.strategy.nodes[client_id],
+                message_type="query.memory",
+            )
+            for client_id in holders
+        ]
+        digests: dict[int, str] = {}
+        for reply in grid.send_and_receive(messages, timeout=self.experiment.deadline) if messages else []:
+            if not reply.has_error():
+                client_id = self.strategy.clients[reply.metadata.src_node_id]
+                digests[client_id] = str(reply.content.config_records["client"]["digest"])
+        return digests
+
+
+def create_app(watcher: Watcher | None = None) -> ServerApp:
+    """Build the ServerApp; a simulation hands in its progress display."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        experiment = from_json(str(context.run_config.get("experiment", "")))
+        run = Run(experiment, watcher or Silence())
+        run.start(grid, resume=bool(context.run_config.get("resume", False)))
+
+    return app
+
+
+app = create_app()

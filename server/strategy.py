@@ -1,0 +1,297 @@
+"""One Flower Strategy that drives any method: the round, its guards, its journal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedssl.assembly import Parts
+from fedssl.config import Experiment
+from fedssl.methods.base import Payload, ServerState, State, Step, Update
+from fedssl.rng import Rng
+from fedssl.wire import array_record, encode
+from server import guards, sampling
+from server.aggregation import Aggregator
+from server.evaluation import Evaluation
+
+Phase = Literal["train", "evaluate"]
+
+
+class RoundFailed(RuntimeError):
+    """Too few clients answered well; the text holds every client's own traceback."""
+
+
+@dataclass
+class Traffic:
+    """Bytes of tensors on the wire, as the method sends them."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclass
+class Round:
+    """What happened in one round."""
+
+    number: int
+    cohort: list[int]
+    failed: dict[int, str] = field(default_factory=dict)
+    train: dict[str, float] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+    seconds: float = 0.0
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+class MethodStrategy(Strategy):
+    """Carries the server half of a method; `start` is its loop, since Flower's cannot begin at a later round."""
+
+    def __init__(
+        self, experiment: Experiment, parts: Parts, model: torch.nn.Module, server: ServerState, wire: ConfigRecord
+    ) -> None:
+        self.experiment = experiment
+        self.parts = parts
+        self.model = model
+        self.server = server
+        self.wire = wire
+        self.rng = Rng(experiment.seed)
+        self.aggregator = Aggregator(experiment.aggregation, frozenset(name for name, _ in model.named_parameters()))
+        self.nodes: dict[int, int] = {}
+        self.clients: dict[int, int] = {}
+        self.holders: set[int] = set()
+        """Clients that hold the tensors which the personalization hook keeps, so that these need not be sent."""
+        self.with_memory: set[int] = set()
+        self.score: Callable[[ServerState], Evaluation] | None = None
+        self.on_round: Callable[[Round], None] = lambda _: None
+        self.current = Round(0, [])
+        self._exchange = "train"
+        self._asked_to_score: set[int] = set()
+        self._personal: dict[str, dict[int, dict[str, float]]] = {"test": {}, "validation": {}}
+        self._templates: dict[int, State] = {}
+        self._encoded: dict[int, tuple[State, ArrayRecord]] = {}
+        self._stripped: tuple[State, State] | None = None
+
+    def summary(self) -> None:
+        """Say nothing: the run's own progress display does."""
+
+    def start(self, grid: Grid, *_: Any, first_round: int = 1, **__: Any) -> None:  # type: ignore[override]
+        """Run rounds `first_round` to the last. Raises RoundFailed, FederationError."""
+        experiment = self.experiment
+        self.nodes = sampling.discover(grid, experiment.clients, self.wire, experiment.deadline)
+        self.clients = {node: client for client, node in self.nodes.items()}
+        for round_ in range(first_round, experiment.rounds + 1):
+            began = time.perf_counter()
+            rng = self.rng.at(round_=round_)
+            self._personal = {"test": {}, "validation": {}}
+            self.current = Round(round_, sampling.sample(experiment.clients, experiment.participation, rng))
+            for exchange in self.parts.method.exchanges:
+                self._exchange = exchange
+                messages = self.configure_train(round_, ArrayRecord(), ConfigRecord(), grid)
+                self.aggregate_train(round_, grid.send_and_receive(messages, timeout=experiment.deadline))
+            self._evaluate(grid, round_)
+            self.current.seconds = time.perf_counter() - began
+            self.on_round(self.current)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Give one message for each client of the round, with what the method sends it."""
+        del arrays, config, grid
+        step = self._step(server_round, "train")
+        self._templates = {}
+        return [self._message(client_id, step, f"train.{self._exchange}") for client_id in self.current.cohort]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take the good answers, in order of client ids, through the method's server half."""
+        step = self._step(server_round, "train")
+        updates = self._accept(replies)
+        parts, server = self.parts, self.server
+        server = parts.method.aggregate(
+            server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
+        )
+        server = parts.method.calibrate(server, updates, step, parts.calibration)
+        self.server = parts.method.train_server(server, self.model, None, step)
+        self.current.train.update(_means(updates))
+        return None, None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Give one message for every client, for the score of its personalised model."""
+        del arrays, config, grid
+        step = self._step(server_round, "evaluate")
+        return [self._message(client_id, step, "evaluate") for client_id in self.nodes]
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Add the clients' `personal_` scores to the round's, as plain means over clients."""
+        del server_round
+        seen: set[int] = set()
+        for client_id, reply in self._first_of_each(replies, self.nodes):
+            seen.add(client_id)
+            if reply.has_error():
+                self.current.failed[client_id] = reply.error.reason or "evaluation failed"
+            else:
+                self._collect(client_id, reply)
+        for client_id in self._asked_to_score - seen:
+            self.current.failed[client_id] = "no scores within the deadline"
+        found = self.current.evaluation
+        for split, target in (("test", found.test), ("validation", found.validation)):
+            scores = self._personal[split]
+            for name in sorted({name for values in scores.values() for name in values}):
+                known = [scores[client_id][name] for client_id in sorted(scores) if name in scores[client_id]]
+                target[name] = sum(known) / len(known)
+        for client_id, values in self._personal["test"].items():
+            found.clients.setdefault(client_id, {}).update(values)
+        return None
+
+    def _collect(self, client_id: int, reply: Message) -> None:
+        """Note the scores of one client's own model, from its test and validation samples; NaN is no score."""
+        for split, scores in self._personal.items():
+            values: Any = reply.content.get(split)
+            if not isinstance(values, MetricRecord):
+                continue
+            numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
+            named = {f"personal_{k}": v for k, v in numbers.items() if math.isfinite(v)}
+            named.pop("personal_num_examples", None)
+            if named:
+                scores[client_id] = named
+
+    @cached_property
+    def keeps_parts(self) -> bool:
+        """Say whether some tensors stay at the clients, so that no whole global model exists."""
+        return any(self.parts.personalization.keeps(name) for name in self.server.model)
+
+    def _evaluate(self, grid: Grid, round_: int) -> None:
+        setting, last = self.experiment.evaluation, round_ == self.experiment.rounds
+        due = last or round_ % setting.every == 0
+        if due and self.score and not self.keeps_parts:
+            self.current.evaluation = self.score(self.server)
+        every = setting.personal_every or (setting.every if self.keeps_parts else 0)
+        replies: Iterable[Message] = []
+        self._asked_to_score = set()
+        if self.personal and (last or (every and round_ % every == 0)):
+            messages = self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid)
+            self._asked_to_score = set(self.nodes)
+            replies = grid.send_and_receive(messages, timeout=self.experiment.deadline)
+        self.aggregate_evaluate(round_, replies)
+
+    @property
+    def personal(self) -> bool:
+        """Say whether clients make models of their own that are to be scored."""
+        return self.parts.personalization.name != "none"
+
+    def _step(self, round_: int, phase: Phase) -> Step:
+        rng = self.rng.at(round_=round_)
+        return Step(self._exchange, round_, self.experiment.rounds, phase, rng)
+
+    def _message(self, client_id: int, step: Step, message_type: str) -> Message:
+        payload = self.parts.method.downlink(self.server, client_id, step)
+        if step.phase == "train":
+            template = self.parts.method.uplink(self.server, payload, step)
+            self._templates[client_id] = self._without_kept(template) if self.keeps_parts else template
+        if client_id in self.holders:
+            payload = replace(payload, state=self._without_kept(payload.state))
+        records = encode(payload, self._arrays, ConfigRecord)
+        self.current.traffic.down += _bytes(payload)
+        place: dict[str, Any] = {"exchange": step.exchange, "round": step.round_, "num_rounds": step.num_rounds}
+        content = RecordDict({**records, "step": ConfigRecord(place), "experiment": self.wire})
+        return Message(
+            content, dst_node_id=self.nodes[client_id], message_type=message_type, ttl=self.experiment.deadline
+        )
+
+    def _arrays(self, state: Mapping[str, torch.Tensor]) -> ArrayRecord:
+        """Give the same record object for the same tensors, so that a grid stores a round's arrays once."""
+        held = self._encoded.get(id(state))
+        if held is None or held[0] is not state:
+            held = (dict_of(state), array_record(state, ArrayRecord, Array))
+            self._encoded = {**dict(list(self._encoded.items())[-8:]), id(state): held}
+        return held[1]
+
+    def _without_kept(self, state: State) -> State:
+        if self._stripped is None or self._stripped[0] is not state:
+            keeps = self.parts.personalization.keeps
+            self._stripped = (state, {name: t for name, t in state.items() if not keeps(name)})
+        return self._stripped[1]
+
+    def _client_of(self, message: Message) -> int:
+        return self.clients.get(message.metadata.src_node_id, -1)
+
+    def _first_of_each(self, replies: Iterable[Message], asked: Container[int]) -> Iterator[tuple[int, Message]]:
+        """Give the first reply of each client that was asked; what else arrives is nobody's."""
+        seen: set[int] = set()
+        for reply in replies:
+            client_id = self._client_of(reply)
+            if client_id in asked and client_id not in seen:
+                seen.add(client_id)
+                yield client_id, reply
+
+    def _accept(self, replies: Iterable[Message]) -> list[Update]:
+        updates: dict[int, Update] = {}
+        for client_id, reply in self._first_of_each(replies, self._templates):
+            try:
+                updates[client_id] = guards.accept(reply, client_id, self._templates[client_id])
+            except guards.Refused as error:
+                self.current.failed[client_id] = str(error)
+                continue
+            self._note(client_id, reply, updates[client_id])
+        for client_id in self.current.cohort:
+            if client_id not in updates:
+                self.current.failed.setdefault(client_id, "no answer within the deadline")
+                # It may have lost what it kept: next time it is sent everything.
+                self.holders.discard(client_id)
+        self._check_enough(updates)
+        return [updates[client_id] for client_id in sorted(updates)]
+
+    def _note(self, client_id: int, reply: Message, update: Update) -> None:
+        self.current.traffic.up += sum(t.nbytes for t in (*update.state.values(), *update.statistics.values()))
+        if self.keeps_parts:
+            self.holders.add(client_id)
+        client = reply.content.get("client")
+        if isinstance(client, ConfigRecord) and client.get("memory", 0):
+            self.with_memory.add(client_id)
+        self._collect(client_id, reply)
+
+    def _check_enough(self, updates: Mapping[int, Update]) -> None:
+        cohort = len(self.current.cohort)
+        needed = max(1, round(self.experiment.min_answers * cohort))
+        if len(updates) < needed:
+            reasons = "\n".join(f"client {k}: {self.current.failed[k]}" for k in sorted(self.current.failed))
+            raise RoundFailed(
+                f"round {self.current.number}: {len(updates)} of {cohort} clients answered well, "
+                f"{needed} are needed (min_answers={self.experiment.min_answers:g})\n{reasons}"
+            )
+
+
+def dict_of(state: Mapping[str, torch.Tensor]) -> State:
+    """Give the mapping itself as a dict, to hold on to its identity."""
+    assert isinstance(state, dict)
+    return state
+
+
+def _bytes(payload: Payload) -> int:
+    return sum(
+        tensor.nbytes
+        for value in vars(payload).values()
+        if isinstance(value, dict)
+        for tensor in value.values()
+        if isinstance(tensor, torch.Tensor)
+    )
+
+
+def _means(updates: Iterable[Update]) -> dict[str, float]:
+    sums: dict[str, tuple[float, float]] = {}
+    for update in updates:
+        for name, (value, count) in update.metrics.items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = (before[0] + value, before[1] + count)
+    return {name: value / count for name, (value, count) in sums.items() if count}

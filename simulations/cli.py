@@ -1,0 +1,80 @@
+"""The `fedssl` command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from fedssl.config import ConfigError, nearest
+from simulations.lazy import defer
+
+HELP = """\
+fedssl: federated semi-supervised learning
+
+  fedssl run [KEY=VALUE ...]           one experiment; -m for every combination of comma-separated values
+  fedssl run experiment=NAME           a preset
+  fedssl run resume=DIR                go on with a run that was stopped
+  fedssl split [KEY=VALUE ...]         only build and draw the split
+  fedssl report DIR [DIR ...]          (re)build a report; several runs are compared
+  fedssl predict RUN --data PATH       a trained model on new images
+  fedssl list GROUP                    the choices of a config group
+
+Each takes --help. An example: fedssl run method=fixmatch data=digits rounds=5
+"""
+
+Command = Callable[[Sequence[str]], int]
+
+
+def commands() -> dict[str, Command]:
+    """Give all commands by name."""
+    from simulations import commands as module
+
+    return {
+        "run": module.run,
+        "split": module.split,
+        "report": module.report,
+        "predict": module.predict,
+        "list": module.list_choices,
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and give its exit code: 0 done, 1 failed in a run, 2 wrong input, 130 stopped."""
+    defer("torch")
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(HELP, end="")
+            return 0
+        known = commands()
+        if argv[0] not in known:
+            raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
+        return known[argv[0]](argv[1:])
+    except ConfigError as error:
+        # A key may hold a line break; the message is one line all the same.
+        print("fedssl:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedssl: stopped", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"fedssl: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if type(error).__name__ in ("RoundFailed", "FederationError", "EngineError", "CheckpointError"):
+            print(f"fedssl: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        return 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def entry() -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,202 @@
+"""What each command does with its arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedssl.config import ConfigError, nearest
+
+RUN_HELP = """\
+fedssl run [KEY=VALUE ...]    one experiment
+fedssl run -m KEY=A,B ...     every combination of comma-separated values, then a comparison
+fedssl run experiment=NAME    a preset (fedssl list experiments)
+fedssl run resume=DIR         go on with a stopped run; beside it only rounds, engine.* and logger
+
+Example: fedssl run method=fixmatch data=digits rounds=5 partition=dirichlet partition.alpha=0.1
+Choices: fedssl list methods|data|models|partitions|labels|calibrations|personalizations|aggregations|experiments
+"""
+SPLIT_HELP = """\
+fedssl split [KEY=VALUE ...]    build and draw who holds which samples and labels, without training
+
+Example: fedssl split data=fashion_small clients=20 partition=dirichlet partition.alpha=0.1 out=split20
+"""
+REPORT_HELP = """\
+fedssl report DIR             rebuild DIR/report.html
+fedssl report A B C [--out F] compare runs, with intervals over seeds, in F (default: comparison/)
+
+Example: fedssl report runs/fixmatch-0 runs/fedavg-0 --out comparison
+"""
+PREDICT_HELP = """\
+fedssl predict RUN --data PATH [--out FILE]    labels and calibrated confidences to CSV (default: predictions.csv)
+
+PATH is a folder of pictures, one picture, or an .npz with images.
+Example: fedssl predict runs/mine --data photos/ --out photos.csv
+"""
+LIST_HELP = """\
+fedssl list GROUP    the choices of a config group with their options
+
+Example: fedssl list methods
+"""
+
+
+def wants_help(argv: Sequence[str], text: str) -> bool:
+    """Print a command's help if it is asked for."""
+    asked = any(word in ("-h", "--help") for word in argv)
+    if asked:
+        print(text, end="")
+    return asked
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run experiments."""
+    if wants_help(argv, RUN_HELP):
+        return 0
+    from simulations.compose import compose_experiment, expand, split_override, unique
+
+    overrides = [word for word in argv if word not in ("-m", "--multirun")]
+    given = dict(split_override(word) for word in overrides)
+    many = len(overrides) < len(argv)
+    if "resume" in given:
+        if many:
+            raise ConfigError("resume", given["resume"], "given without -m")
+        return _resume(unique(overrides))
+    if not many:
+        return _execute([compose_experiment(overrides)])
+    return _multirun(given, [compose_experiment(item) for item in expand(overrides)])
+
+
+def split(argv: Sequence[str]) -> int:
+    """Build and draw a split."""
+    if wants_help(argv, SPLIT_HELP):
+        return 0
+    from simulations.compose import compose_experiment
+    from simulations.run import check_out, prepare_split
+
+    experiment = compose_experiment(argv)
+    out = Path(experiment.out or "split")
+    check_out(str(out))
+    made = prepare_split(experiment)
+    from fedssl.report.split import draw_split
+
+    out.mkdir(parents=True, exist_ok=True)
+    made.save(out / "split.npz")
+    draw_split(out / "split.npz", out / "split.png")
+    print(f"{made.num_clients} clients, sha256 {made.sha256}\n{out / 'split.npz'}\n{out / 'split.png'}")
+    return 0
+
+
+def report(argv: Sequence[str]) -> int:
+    """Build or compare reports."""
+    if wants_help(argv, REPORT_HELP):
+        return 0
+    paths, options = _arguments(argv, ("--out",))
+    if not paths:
+        raise ConfigError("report", "", "followed by one or more run directories")
+    if len(paths) == 1:
+        from fedssl.report.page import build
+
+        print(build(Path(paths[0])))
+        return 0
+    from fedssl.report.compare import compare
+    from simulations.compose import own_path
+
+    print(compare([Path(path) for path in paths], Path(own_path(options.get("--out", "comparison")))))
+    return 0
+
+
+def predict(argv: Sequence[str]) -> int:
+    """Label new images with a run's final model."""
+    if wants_help(argv, PREDICT_HELP):
+        return 0
+    paths, options = _arguments(argv, ("--data", "--out"))
+    if len(paths) != 1 or "--data" not in options:
+        raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
+    from fedssl.predictor import load, read_images, write_predictions
+    from simulations.compose import own_path
+
+    model = load(Path(paths[0]))
+    names, images = read_images(own_path(options["--data"]), model.meta.shape)
+    out = Path(options.get("--out", "predictions.csv"))
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    labels, confidences = model(images)
+    write_predictions(out, names, labels, confidences, model.meta.class_names)
+    print(f"{len(names)} predictions in {out}")
+    return 0
+
+
+def list_choices(argv: Sequence[str]) -> int:
+    """Print the choices of a group."""
+    if wants_help(argv, LIST_HELP):
+        return 0
+    from simulations.listing import GROUPS, describe
+
+    if len(argv) != 1 or argv[0] not in GROUPS:
+        word = argv[0] if argv else ""
+        raise ConfigError("list", " ".join(argv), f"one of {', '.join(GROUPS)}", nearest(word, GROUPS))
+    print(describe(argv[0]), end="")
+    return 0
+
+
+def _arguments(argv: Sequence[str], known: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    paths: list[str] = []
+    options: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            paths.append(word)
+            continue
+        name, sign, value = word.partition("=")
+        if name not in known:
+            raise ConfigError("option", name, f"one of {', '.join(known)}", nearest(name, known))
+        found = value if sign else next(words, "")
+        if not found:
+            raise ConfigError(name, found, "followed by a path")
+        options[name] = found
+    return paths, options
+
+
+def _resume(given: dict[str, str]) -> int:
+    from simulations.run import load_run
+
+    directory = given.pop("resume")
+    return _execute([load_run(directory, given)], resume=True)
+
+
+def _execute(experiments: Sequence[Any], *, resume: bool = False) -> int:
+    from rich.console import Console
+
+    from simulations.progress import Display
+    from simulations.run import execute
+
+    for experiment in experiments:
+        display = Display(Console(file=sys.stdout, soft_wrap=True))
+        try:
+            result = execute(experiment, display, resume=resume)
+        finally:
+            display.close()
+        final = result.summary["final"]
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k != "round" and isinstance(v, float))
+        print(f"final: {scores}\nreport: {result.directory / 'report.html'}", flush=True)
+    return 0
+
+
+def _multirun(given: dict[str, str], experiments: Sequence[Any]) -> int:
+    import dataclasses
+    import datetime
+
+    from fedssl.report.compare import compare
+    from simulations.run import check_out, prepare
+
+    base = Path(given.get("out") or f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun")
+    check_out(str(base))
+    for item in experiments:
+        prepare(item)
+    chosen = [dataclasses.replace(item, out=str(base / f"{i:03d}")) for i, item in enumerate(experiments)]
+    code = _execute(chosen)
+    if len(chosen) > 1:
+        print(f"comparison: {compare([Path(item.out) for item in chosen], base / 'comparison')}")
+    return code

@@ -1,0 +1,1 @@
+"""Grids: one app, several ways to run it."""

@@ -1,0 +1,87 @@
+"""Runs an experiment on Flower's own simulation runtime, for parity with its ecosystem."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from clients.app import create_app
+from fedssl.config import Experiment
+from server.app import Watcher
+from server.app import create_app as create_server
+from simulations.engine.ray import EngineError
+
+POLL_SECONDS = 0.05
+END_SECONDS = 5.0
+
+
+def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) -> None:
+    """Run to the end. Raises what the server raised, and EngineError if the runtime broke down."""
+    stop, ended = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+    server = create_server(watcher)
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        # run_simulation hands over no run_config, so it is set here.
+        context.run_config = {"experiment": text, "resume": resume}
+        grid.send_and_receive = _until(stop, grid)  # type: ignore[method-assign]
+        try:
+            server(grid, context)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_simulation(app, create_app(), num_supernodes=experiment.clients, backend_config=_backend(experiment))
+    except BaseException as error:
+        stop.set()
+        ended.wait(END_SECONDS)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        failures.append(EngineError(f"Flower's runtime broke down: {error}"))
+    if failures:
+        raise failures[0]
+
+
+def _backend(experiment: Experiment) -> Any:
+    workers = experiment.engine.workers or os.cpu_count() or 1
+    cores = max(os.cpu_count() or 1, workers)
+    return {
+        "client_resources": {"num_cpus": max(1, cores // workers), "num_gpus": 0.0},
+        "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False},
+    }
+
+
+def _until(stop: threading.Event, grid: Grid) -> Callable[..., Iterable[Message]]:
+    """Give a `send_and_receive` that ends when the runtime has: Flower's own would wait for its timeout."""
+
+    def send_and_receive(messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        waiting = set(grid.push_messages(messages))
+        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        replies: list[Message] = []
+        while waiting and time.monotonic() < end:
+            if stop.is_set():
+                raise EngineError("the run was ended while clients were at work")
+            found = list(grid.pull_messages(waiting))
+            replies.extend(found)
+            waiting -= {reply.metadata.reply_to_message_id for reply in found}
+            if waiting:
+                time.sleep(POLL_SECONDS)
+        return replies
+
+    return send_and_receive

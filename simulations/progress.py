@@ -1,0 +1,104 @@
+"""What a person sees while a run goes on: a live bar on a terminal, one line a round elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedssl.config import Experiment
+
+
+class Display:
+    """A watcher that draws a run's progress on the console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.rounds = 0
+        self.began = 0.0
+        self.first = 1
+        self.cohort = 0
+        self.answered = 0
+        self.scores = ""
+
+    def begin(self, experiment: Experiment, first_round: int) -> None:
+        """Show what begins."""
+        self.rounds, self.first, self.began = experiment.rounds, first_round, time.perf_counter()
+        self.cohort = max(1, round(experiment.participation * experiment.clients))
+        names = [experiment.method["name"], experiment.data["name"], experiment.partition["name"]]
+        self.console.print(
+            f"{' · '.join(names)}: {experiment.clients} clients, rounds {first_round} to {experiment.rounds}, "
+            f"engine {experiment.engine.name}",
+            highlight=False,
+        )
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("round"),
+                MofNCompleteColumn(),
+                BarColumn(20),
+                TextColumn("{task.fields[clients]}"),
+                TextColumn("{task.fields[scores]}", style="cyan"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]}"),
+                console=self.console,
+            )
+            fields: dict[str, Any] = {"clients": self._clients(), "scores": "", "left": ""}
+            self.task = self.bar.add_task("rounds", total=self.rounds, completed=first_round - 1, **fields)
+            self.bar.start()
+
+    def client(self, client_id: int) -> None:
+        """Count a client's answer; scores of personalised models are answers too, so the count stops at all."""
+        del client_id
+        self.answered = min(self.answered + 1, self.cohort)
+        if self.bar is not None:
+            self.bar.update(self.task, clients=self._clients())
+
+    def _clients(self) -> str:
+        return f"clients {self.answered}/{self.cohort}"
+
+    def round(self, record: dict[str, Any]) -> None:
+        """Show a finished round."""
+        number = record["round"]
+        scores = describe(record)
+        for client, reason in record["failed"].items():
+            self.warn(f"round {number}: client {client} left out: {reason.strip().splitlines()[-1]}")
+        self.answered = 0
+        done = number - self.first + 1
+        left = f"{span((time.perf_counter() - self.began) / done * (self.rounds - number))} left"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=number, scores=scores, left=left, clients=self._clients())
+            return
+        answers = f"clients {len(record['cohort']) - len(record['failed'])}/{len(record['cohort'])}"
+        line = f"round {number}/{self.rounds}  {answers}  {scores}  {record['seconds']:.1f} s, {left}"
+        self.console.print(line, highlight=False)
+
+    def warn(self, line: str) -> None:
+        """Show one line that the user must see."""
+        self.console.print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def describe(record: dict[str, Any]) -> str:
+    """Give the few numbers of a round that fit a line."""
+    parts = []
+    shown = (("train", "loss", "loss"), ("test", "accuracy", "accuracy"), ("test", "personal_accuracy", "personal"))
+    for split, name, label in shown:
+        value = (record.get(split) or {}).get(name)
+        if value is not None:
+            parts.append(f"{label} {value:.3f}")
+    return "  ".join(parts)
+
+
+def span(seconds: float) -> str:
+    """Give a time in words: `12 s`, `3 min`, `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,288 @@
+"""One run from a checked experiment to its report; `simulate` is the door for Python."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fedssl.config import ConfigError, Engine, Experiment, Logger, from_dict, to_json
+from simulations.compose import check, compose_experiment, unique
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedssl.partition.split import Split
+    from fedssl.predictor import Predictor
+    from server.app import Watcher
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: everything is read from its directory when asked for."""
+
+    directory: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Give `summary.json`."""
+        values: dict[str, Any] = json.loads((self.directory / "summary.json").read_text())
+        return values
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """Give one row a round; nested values as `test.accuracy` and the like."""
+        import pandas as pd
+
+        lines = (self.directory / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        for record in records:
+            record.pop("clients", None)
+        return pd.json_normalize(records)
+
+    @property
+    def clients(self) -> pd.DataFrame:
+        """Give one row a client and evaluation."""
+        import pandas as pd
+
+        return pd.read_parquet(self.directory / "clients.parquet")
+
+    @property
+    def model(self) -> Predictor:
+        """Give the final global model, ready to predict."""
+        from fedssl.predictor import load
+
+        return load(self.directory)
+
+
+def simulate(experiment: Experiment | Sequence[str], watcher: Watcher | None = None) -> Result:
+    """Run an experiment, given as such or as overrides, and give its result. Raises ConfigError, RoundFailed."""
+    if isinstance(experiment, Experiment):
+        return execute(check(experiment), watcher)
+    given = unique(experiment)
+    if "resume" in given:
+        return execute(load_run(given.pop("resume"), given), watcher, resume=True)
+    return execute(compose_experiment(experiment), watcher)
+
+
+def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: bool = False) -> Result:
+    """Run or resume a checked experiment in its run directory."""
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FEDSSL_ALLOW_CODE"] = "1"
+    if not resume:
+        check_out(experiment.out)
+    prepare(experiment)
+    experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
+    directory = Path(experiment.out)
+    if resume:
+        resume = _has_checkpoint(directory)
+        if not resume:
+            # Stopped before the first checkpoint: the same run from its first round.
+            (directory / "metrics.jsonl").unlink(missing_ok=True)
+    _describe(directory, experiment)
+    from server.app import Silence
+
+    with _loggers(experiment, watcher or Silence()) as seen:
+        try:
+            _run(experiment, seen, resume=resume)
+        except KeyboardInterrupt:
+            # Drawing takes longer than a person waits after Ctrl-C.
+            seen.warn(f"stopped; to go on: fedssl run resume={directory}; to see it: fedssl report {directory}")
+            raise
+        except Exception:
+            _report(directory, seen)
+            raise
+        _report(directory, seen)
+    return Result(directory)
+
+
+def prepare(experiment: Experiment) -> None:
+    """Decode the data, make the split and shape the network, so that nothing is written for what cannot run."""
+    from fedssl.assembly import assemble
+    from fedssl.data.base import SOURCES
+    from fedssl.data.cache import open_dataset
+    from fedssl.models.base import MODELS
+
+    prepare_split(experiment)
+    assemble(experiment)
+    dataset = open_dataset(SOURCES.create(experiment.data))
+    import torch
+
+    with torch.device("meta"):
+        MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
+
+
+def prepare_split(experiment: Experiment) -> Split:
+    """Decode the data and give the split. Raises ConfigError."""
+    from fedssl.data.base import SOURCES
+    from fedssl.data.cache import open_dataset
+    from fedssl.partition.base import LABELS, PARTITIONS
+    from fedssl.partition.split import cached_split
+
+    dataset = open_dataset(SOURCES.create(experiment.data))
+    return cached_split(
+        dataset,
+        PARTITIONS.create(experiment.partition),
+        LABELS.create(experiment.labels),
+        experiment.clients,
+        validation=experiment.validation,
+        seed=experiment.seed,
+    )
+
+
+def load_run(directory: str, overrides: dict[str, str]) -> Experiment:
+    """Give the experiment of a run to be resumed; only `rounds` (larger), `engine.*` and `logger` may change."""
+    path = Path(directory)
+    before = _read_config(directory, path / "config.yaml")
+    values = dataclasses.asdict(before)
+    for key, text in overrides.items():
+        if key != "rounds" and key not in ("engine", "logger") and not key.startswith("engine."):
+            raise ConfigError(key, text, "left out: beside `resume` only rounds, engine.* and logger may be given")
+        head, _, rest = key.partition(".")
+        value = text if rest == "address" else _scalar(text)
+        if rest or head != "rounds":
+            values[head][rest or "name"] = value
+        else:
+            values[head] = value
+    experiment = from_dict({**values, "out": str(path)})
+    if experiment.rounds < before.rounds:
+        raise ConfigError("rounds", experiment.rounds, f"at least the {before.rounds} of the run")
+    os.environ["FEDSSL_ALLOW_CODE"] = "1"
+    if experiment.method_source:
+        from fedssl.assembly import load_source
+
+        load_source(experiment.method_source, experiment.method_file)
+    return check(experiment)
+
+
+def _read_config(directory: str, config: Path) -> Experiment:
+    if not directory or not config.is_file():
+        raise ConfigError("resume", directory, "a run directory (it has no config.yaml)")
+    try:
+        return from_dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("resume", directory, f"a run directory with a sound config.yaml ({reason})") from None
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _has_checkpoint(directory: Path) -> bool:
+    return any((directory / "checkpoint").glob("round-*"))
+
+
+def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
+    text = to_json(experiment)
+    if experiment.engine.name == "flower":
+        from simulations.engine import flower
+
+        flower.run(experiment, text, watcher, resume=resume)
+        return
+    from server.app import create_app, for_clients
+    from simulations.engine.grid import Executor, LocalGrid
+    from simulations.engine.internals import server_context
+
+    executor: Executor
+    if experiment.engine.name == "inline":
+        from simulations.engine.inline import InlineExecutor
+
+        executor = InlineExecutor(experiment.clients)
+    else:
+        from simulations.engine.ray import RayExecutor
+
+        engine: Engine = experiment.engine
+        with _own_sigterm():
+            executor = RayExecutor(experiment.clients, to_json(for_clients(experiment)), engine.workers, engine.address)
+    try:
+        grid = LocalGrid(experiment.clients, executor)
+        grid.on_reply = getattr(watcher, "client", grid.on_reply)
+        create_app(watcher)(grid, server_context(text, resume=resume))
+    finally:
+        executor.close()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray puts in its own, which ends without a summary."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _directory(experiment: Experiment) -> Path:
+    """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path(experiment.out or f"runs/{stamp}-{experiment.method['name']}")
+    path = base
+    number = 2
+    while not experiment.out and path.exists():
+        path = base.with_name(f"{base.name}-{number}")
+        number += 1
+    check_out(str(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("out", str(path), f"a folder that can be made ({error.strerror})") from None
+    return path
+
+
+def check_out(out: str) -> None:
+    """Check that a run directory is free and can be made. Raises ConfigError."""
+    path = Path(out or "runs")
+    if "\0" in out or (out and path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        raise ConfigError("out", out, "a folder that is empty or does not exist yet")
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError("out", out, f"a folder that can be made, which {nearest} does not allow")
+
+
+def _describe(directory: Path, experiment: Experiment) -> None:
+    from fedssl.files import write_atomically
+    from simulations.environment import describe
+
+    text = yaml.safe_dump(dataclasses.asdict(experiment), sort_keys=False, allow_unicode=True)
+    write_atomically(directory / "config.yaml", text.encode())
+    environment = json.dumps(describe(experiment), indent=2)
+    write_atomically(directory / "environment.json", environment.encode())
+
+
+@contextmanager
+def _loggers(experiment: Experiment, watcher: Watcher) -> Iterator[Watcher]:
+    chosen: Logger = experiment.logger
+    if chosen.name == "files":
+        yield watcher
+        return
+    from simulations.loggers import logging_to
+
+    with logging_to(chosen.name, experiment, watcher) as seen:
+        yield seen
+
+
+def _report(directory: Path, watcher: Watcher) -> None:
+    """Build the report; a run whose report cannot be drawn is a run all the same."""
+    from fedssl.report.page import build
+
+    if not (directory / "metrics.jsonl").exists():
+        return
+    try:
+        build(directory)
+    except Exception as error:
+        watcher.warn(f"report not built: {type(error).__name__}: {error}; try: fedssl report {directory}")

@@ -1,0 +1,189 @@
+"""The contract that every method keeps; a new one is under test as soon as its file is there."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from clients import memory as own
+from fedssl.data.views import ClientData
+from fedssl.methods.base import METHODS, Memory, Method, Payload, Step, Update
+from fedssl.models.base import MODELS
+from fedssl.models.build import build_model
+from fedssl.personalization.base import PERSONALIZATIONS
+from fedssl.rng import Rng
+from fedssl.wire import array_record, decode, encode, tensors_of
+from server.aggregation import Aggregator
+
+MakeClient = Callable[..., ClientData]
+NAMES = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("fedssl.methods.")]
+HELD = {"both": (6, 12), "no labels": (0, 12), "no unlabelled": (12, 0), "one sample": (1, 0), "nothing": (0, 0)}
+every_method = pytest.mark.parametrize("name", NAMES)
+every_client = pytest.mark.parametrize("held", HELD)
+
+
+def make_method(name: str) -> Method:
+    small = {item.name: 4 for item in fields(METHODS.get(name)) if item.name == "batch_size"}
+    return METHODS.create({"name": name, **small})
+
+
+def make_model() -> torch.nn.Module:
+    spec = MODELS.create({"name": "resnet", "width": 2})
+    return build_model(spec, (8, 8, 1), 3, Rng(0).torch("initial weights"))
+
+
+class Trial:
+    """One method at one client, round after round, with copies of what it was given."""
+
+    def __init__(self, name: str, data: ClientData, *, seed: int = 0) -> None:
+        self.method = make_method(name)
+        self.model = make_model()
+        self.server = self.method.init_server(self.model, None, Rng(seed))
+        self.data = data
+        self.seed = seed
+        self.memory: Memory = {}
+
+    def step(self, exchange: str, round_: int) -> Step:
+        return Step(exchange, round_, 3, "train", Rng(self.seed, round_, self.data.client_id))
+
+    def round(self, round_: int = 1) -> Iterator[tuple[Payload, Update]]:
+        """Give payload and update of each exchange."""
+        for exchange in self.method.exchanges:
+            step = self.step(exchange, round_)
+            payload = self.method.downlink(self.server, self.data.client_id, step)
+            update, self.memory = self.method.train_client(self.model, payload, self.memory, self.data, step)
+            yield payload, update
+
+    def updates(self) -> list[Update]:
+        return [update for round_ in (1, 2) for _, update in self.round(round_)]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two nests of tensors and values are equal bit for bit."""
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, (Update, Payload)):
+        return type(one) is type(other) and same(vars(one), vars(other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+@every_client
+@every_method
+def test_an_update_has_the_shapes_that_the_server_waits_for(name: str, held: str, client: MakeClient):
+    trial = Trial(name, client(*HELD[held]))
+    for payload, update in trial.round():
+        template = trial.method.uplink(trial.server, payload, trial.step("train", 1))
+        assert {n: (t.shape, t.dtype) for n, t in update.state.items()} == {
+            n: (t.shape, t.dtype) for n, t in template.items()
+        }
+        assert all(bool(torch.isfinite(t).all()) for t in update.state.values())
+        assert update.client_id == 1
+        assert type(update.num_examples) is int
+        assert 0 <= update.num_examples <= trial.data.num_examples
+        for value, count in update.metrics.values():
+            assert np.isfinite(value)
+            assert count >= 0
+
+
+@every_client
+@every_method
+def test_what_a_client_is_given_stays_as_it_was(name: str, held: str, client: MakeClient):
+    trial = Trial(name, client(*HELD[held]))
+    list(trial.round())
+    step = trial.step(trial.method.exchanges[0], 2)
+    payload = trial.method.downlink(trial.server, 1, step)
+    memory, data = trial.memory, trial.data
+    before = copy.deepcopy((vars(payload), memory, data.given, data.indices.labelled, data.dataset.train.x))
+    trial.method.train_client(trial.model, payload, memory, data, step)
+    assert same(vars(payload), before[0])
+    assert same(memory, before[1])
+    for now, then in zip((data.given, data.indices.labelled, data.dataset.train.x), before[2:], strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@every_method
+def test_the_same_seed_gives_the_same_bits_whatever_the_scratch_model_held(name: str, client: MakeClient):
+    first, second = Trial(name, client(6, 12)), Trial(name, client(6, 12))
+    with torch.no_grad():
+        for tensor in second.model.state_dict().values():
+            tensor.fill_(7)
+    assert same(first.updates(), second.updates())
+    assert same(first.memory, second.memory)
+
+
+@every_method
+def test_another_seed_gives_other_bits(name: str, client: MakeClient):
+    first, second = Trial(name, client(6, 12)), Trial(name, client(6, 12), seed=1)
+    second.server = first.server
+    assert not same(first.updates(), second.updates())
+
+
+@every_method
+def test_training_changes_the_model(name: str, client: MakeClient):
+    payload, update = next(Trial(name, client(6, 12)).round())
+    changed = [n for n, t in update.state.items() if t.is_floating_point() and not torch.equal(t, payload.state[n])]
+    assert changed
+
+
+@every_method
+def test_no_global_generator_is_touched(name: str, client: MakeClient):
+    trial = Trial(name, client(6, 12))
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    trial.updates()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+@every_client
+@every_method
+def test_update_payload_and_memory_survive_the_wire(name: str, held: str, client: MakeClient):
+    trial = Trial(name, client(*HELD[held]))
+    for sent in next(trial.round()):
+        records = encode(sent, lambda state: array_record(state, ArrayRecord, Array), ConfigRecord)
+        plain = {
+            key: ArrayRecord({n: Array(a.numpy()) for n, a in record.items()})
+            if isinstance(record, ArrayRecord)
+            else record
+            for key, record in records.items()
+        }
+        assert same(decode(type(sent), plain, lambda _, record: tensors_of(record)), sent)
+    state = RecordDict()
+    own.write(state, trial.memory)
+    assert own.digest(own.read(state)) == own.digest(trial.memory)
+
+
+@every_method
+def test_one_client_alone_is_its_own_average(name: str, client: MakeClient):
+    trial = Trial(name, client(6, 12))
+    if type(trial.method).aggregate is not Method.aggregate:
+        pytest.skip("has an aggregation of its own")
+    _, update = next(trial.round())
+    aggregator = Aggregator({"name": "FedAvg"}, frozenset(n for n, _ in trial.model.named_parameters()))
+    step = trial.step("train", 1)
+    made = trial.method.aggregate(trial.server, [update], step, lambda u: aggregator.average(trial.server.model, u, 1))
+    assert set(made.model) == set(trial.server.model)
+    for key, tensor in update.state.items():
+        torch.testing.assert_close(made.model[key], tensor, rtol=1e-6, atol=1e-6)
+
+
+@every_method
+def test_a_clients_own_model_is_made_without_changing_what_it_was_sent(name: str, client: MakeClient):
+    trial = Trial(name, client(6, 12))
+    list(trial.round())
+    step = Step("train", 1, 3, "evaluate", Rng(0, 1, 1))
+    payload = trial.method.downlink(trial.server, 1, step)
+    before, memory = copy.deepcopy(vars(payload)), copy.deepcopy(trial.memory)
+    hook = PERSONALIZATIONS.create({"name": "finetune", "epochs": 1})
+    trial.method.personalize(trial.model, payload, trial.memory, trial.data, step, hook)
+    assert same(vars(payload), before)
+    assert same(trial.memory, memory)
+    assert not same(trial.model.state_dict(), before["state"])

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedssl.partition.base import LABELS
+from fedssl.partition.labels import AsIs, ClientCount, ClientRate, TotalCount
+from fedssl.rng import Rng
+
+Y = np.array([0] * 20 + [1] * 7 + [2] * 3 + [-1] * 10)
+PARTS = [np.arange(0, 15), np.arange(15, 28), np.arange(28, 40), np.zeros(0, np.int64)]
+
+
+def counts(rule) -> list[list[int]]:
+    chosen = rule.choose(Y, PARTS, 3, Rng(0))
+    for part, labelled in zip(PARTS, chosen, strict=True):
+        assert set(labelled) <= set(part)
+        assert (Y[labelled] >= 0).all()
+        assert (np.diff(labelled) > 0).all()
+    return [np.bincount(Y[labelled], minlength=3).tolist() for labelled in chosen]
+
+
+def test_client_rate_rounds_and_gives_each_class_held_one():
+    assert counts(ClientRate(rate=0.3)) == [[5, 0, 0], [2, 2, 1], [0, 0, 1], [0, 0, 0]]
+    assert counts(ClientRate(rate=0.0)) == [[0, 0, 0]] * 4
+    assert counts(ClientRate(rate=1.0)) == [[15, 0, 0], [5, 7, 1], [0, 0, 2], [0, 0, 0]]
+
+
+def test_client_count_gives_what_is_there():
+    assert counts(ClientCount(count=6)) == [[6, 0, 0], [5, 6, 1], [0, 0, 2], [0, 0, 0]]
+
+
+def test_total_count_is_over_all_clients():
+    assert np.sum(counts(TotalCount(count=4)), axis=0).tolist() == [4, 4, 3]
+
+
+def test_asis_keeps_what_is_known():
+    assert counts(AsIs()) == [[15, 0, 0], [5, 7, 1], [0, 0, 2], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["client_rate", "client_count", "total_count"])
+def test_the_seed_decides(name):
+    rule = LABELS.create({"name": name} | ({"rate": 0.3} if name == "client_rate" else {"count": 3}))
+    first, again, other = (np.concatenate(rule.choose(Y, PARTS, 3, Rng(s))) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_noise_replaces_an_exact_share_by_other_classes_uniformly():
+    y = np.zeros(4000, np.int64)
+    told = AsIs(noise=0.25).told(y, 5, Rng(0))
+    counts = np.bincount(told, minlength=5)
+    assert counts[0] == 3000
+    assert counts[1:].min() > 200
+    assert counts[1:].max() < 300
+    np.testing.assert_array_equal(AsIs().told(y, 5, Rng(0)), y)

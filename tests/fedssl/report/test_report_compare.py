@@ -1,0 +1,93 @@
+"""Several runs on one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedssl.config import ConfigError
+from fedssl.report import compare
+from fedssl.report.compare import curves_figure, differences, group_runs, result_rows
+from fedssl.report.run import read
+
+
+def _set_final(directory: Path, accuracy: float) -> None:
+    path = directory / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["final"] = {"round": 2, "accuracy": accuracy}
+    path.write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def runs(make_run: Callable[..., Path]) -> list[Path]:
+    """Two methods on seeds 0 and 1: 0.5 and 0.7 against 0.6 and 0.9."""
+    finals = {("fixmatch", 0): 0.5, ("fixmatch", 1): 0.7, ("fedavg", 0): 0.6, ("fedavg", 1): 0.9}
+    made = []
+    for (method, seed), accuracy in finals.items():
+        made.append(make_run(f"{method}{seed}", method=method, seed=seed, rounds=2))
+        _set_final(made[-1], accuracy)
+    return made
+
+
+def test_seeds_are_grouped_and_engines_ignored(runs: list[Path]) -> None:
+    groups, warnings = group_runs([read(path) for path in runs])
+    assert [(group.name, list(group.runs)) for group in groups] == [
+        ("fixmatch", [0, 1]),
+        ("fedavg", [0, 1]),
+    ]
+    assert warnings == []
+    assert differences(groups) == {"method.name": ["fixmatch", "fedavg"]}
+
+
+def test_means_have_t_intervals(runs: list[Path]) -> None:
+    # 0.5 and 0.7: mean 0.6, s = 0.141421, t(0.975, 1) = 12.7062: half = 1.27062.
+    groups, _ = group_runs([read(path) for path in runs])
+    assert result_rows(groups, "final") == [("accuracy", ["60.0 ± 127.1% (n = 2)", "75.0 ± 190.6% (n = 2)"])]
+
+
+def test_the_page_pairs_equal_seeds(runs: list[Path], tmp_path: Path) -> None:
+    page = compare(runs, tmp_path / "both")
+    text = page.read_text()
+    assert page == tmp_path / "both" / "report.html"
+    # Differences 0.1 and 0.2: mean 0.15, half = 12.7062 * 0.0707107 / sqrt(2) = 0.635310.
+    assert "fedavg minus fixmatch" in text
+    assert "+15.0 points" in text
+    assert "-48.5 points to +78.5 points" in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_other_seeds_are_not_paired(runs: list[Path], tmp_path: Path) -> None:
+    page = compare(runs[:3], tmp_path / "three.html")
+    assert page == tmp_path / "three.html"
+    assert "Paired differences" not in page.read_text()
+
+
+def test_a_doubled_seed_counts_once(runs: list[Path], make_run: Callable[..., Path]) -> None:
+    twice = make_run("again", method="fixmatch", seed=0, rounds=2)
+    groups, warnings = group_runs([read(path) for path in [*runs, twice]])
+    assert [len(group.runs) for group in groups] == [2, 2]
+    assert warnings == [f"{twice} repeats {runs[0]} (seed 0): left out."]
+
+
+def test_options_name_groups_of_one_method(make_run: Callable[..., Path]) -> None:
+    made = [make_run(f"r{lr}", rounds=1, options={"lr": lr}) for lr in (0.1, 0.2)]
+    groups, _ = group_runs([read(path) for path in made])
+    assert [group.name for group in groups] == ["lr=0.1", "lr=0.2"]
+
+
+def test_curves_are_means_over_seeds(runs: list[Path]) -> None:
+    groups, _ = group_runs([read(path) for path in runs])
+    figure = curves_figure(groups, "accuracy")
+    assert figure is not None
+    assert [line.get_label() for line in figure.axes[0].lines] == ["fixmatch", "fedavg"]
+    records = [read(path).records for path in runs[:2]]
+    mean = [50 * sum(r[i]["test"]["accuracy"] for r in records) for i in (0, 1)]
+    assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx(mean)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least one run directory"):
+        compare([], tmp_path)

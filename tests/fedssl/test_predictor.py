@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fedssl.config import ConfigError
+from fedssl.data.augment import normalise
+from fedssl.models.base import MODELS
+from fedssl.models.build import build_model
+from fedssl.predictor import Meta, load, read_images, save, write_predictions
+from fedssl.rng import Rng
+
+CHOICE = {"name": "resnet", "width": 2}
+META = Meta((10, 8, 1), ("cat", "dog", "owl"), (0.4,), (0.3,))
+
+
+def saved(directory, calibration=None, extra=None):
+    model = build_model(MODELS.create(CHOICE), META.shape, 3, Rng(1).torch("init")).eval()
+    choice = calibration or {"name": "none"}
+    save(directory, CHOICE, model.state_dict(), extra or {}, choice, meta=META)
+    return model
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (7, 10, 8, 1), np.uint8)
+
+
+def test_the_loaded_model_answers_as_the_saved_one_with_its_temperature(tmp_path, images):
+    extra = {"temperature": torch.tensor(0.25, dtype=torch.float64)}
+    model = saved(tmp_path, {"name": "temperature"}, extra)
+    predict = load(tmp_path)
+    labels, confidences = predict(images)
+    with torch.no_grad():
+        logits = model(normalise(torch.from_numpy(images), META.mean, META.std)).logits
+    expected, best = torch.softmax(logits / 0.25, dim=1).max(dim=1)
+    assert labels.tolist() == best.tolist()
+    np.testing.assert_array_equal(confidences, expected.numpy())
+    assert predict.meta == META
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_grey_images_need_no_channel_axis_and_read_only_ones_do_not_warn(tmp_path, images):
+    saved(tmp_path)
+    predict = load(tmp_path)
+    images.setflags(write=False)
+    np.testing.assert_array_equal(predict(images[..., 0])[1], predict(images)[1])
+    assert predict(images[:0])[0].shape == (0,)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 10, 1), np.uint8), np.zeros((2, 10, 8, 1)), np.zeros(3, np.uint8)])
+def test_other_shapes_and_types_are_refused(tmp_path, wrong):
+    saved(tmp_path)
+    with pytest.raises(ConfigError, match="must be uint8 nx10x8x1"):
+        load(tmp_path)(wrong)
+
+
+def test_a_directory_without_a_whole_model_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="run directory"):
+        load(tmp_path)
+    saved(tmp_path)
+    described = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**described, "sha256": "0"}))
+    with pytest.raises(ConfigError, match="belongs to"):
+        load(tmp_path)
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(ConfigError, match="format 1"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x", "images", "x_test", "test_images"])
+def test_npz_rows_are_named_by_number(tmp_path, images, name):
+    path = tmp_path / "new.npz"
+    np.savez(path, y=np.zeros(7), **{name: images[..., 0]})
+    names, found = read_images(path, META.shape)
+    assert names == [str(row) for row in range(7)]
+    np.testing.assert_array_equal(found, images)
+
+
+def test_files_and_folders_are_converted_to_the_models_shape(tmp_path, images):
+    (tmp_path / "sub").mkdir()
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "b.png")
+    Image.new("RGB", (16, 20), (90, 90, 90)).save(tmp_path / "sub" / "a.png")
+    (tmp_path / "note.txt").write_text("not an image")
+    names, found = read_images(tmp_path, META.shape)
+    assert names == ["b.png", "sub/a.png"]
+    np.testing.assert_array_equal(found[0], images[0])
+    assert found[1].shape == META.shape
+    assert (found[1] == 90).all()
+    alone = read_images(tmp_path / "b.png", META.shape)
+    assert alone[0] == ["b.png"]
+    np.testing.assert_array_equal(alone[1], images[:1])
+
+
+def test_unreadable_data_is_refused_by_name(tmp_path):
+    np.savez(tmp_path / "other.npz", z=np.zeros(3))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no zip")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    for name in ("other.npz", "broken.npz", "broken.png", "empty", "missing"):
+        with pytest.raises(ConfigError, match=rf"data=.*{name}"):
+            read_images(tmp_path / name, META.shape)
+
+
+def test_predictions_are_one_row_an_image(tmp_path):
+    path = tmp_path / "out.csv"
+    write_predictions(path, ["a,1", "b"], np.array([2, 0]), np.array([0.5, 0.25], np.float32), META.class_names)
+    assert path.read_text().splitlines() == [
+        "name,label,class_name,confidence",
+        '"a,1",2,owl,0.500000',
+        "b,0,cat,0.250000",
+    ]

@@ -1,0 +1,51 @@
+"""Golden runs: three rounds of every method, compared with stored metrics; `--update-golden` stores them anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+
+from fedssl.methods.base import METHODS
+
+FOLDER = Path(__file__).parent
+NAMES = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("fedssl.methods.")]
+OPTIONS: dict[str, dict[str, Any]] = {
+    # A few rounds make no model sure: at 0.95 no pseudo-label would be kept.
+    "fixmatch": {"threshold": 0.5, "batch_size": 8, "ratio": 2, "epochs": 2},
+}
+PARTS = ("train", "test", "validation")
+
+
+def metrics_of(name: str, directory: Path) -> list[dict[str, Any]]:
+    """Run the method and give the scores of its rounds."""
+    chosen = toys.experiment(
+        method={"name": name, **OPTIONS.get(name, {})},
+        model={"name": "resnet", "width": 4},
+        partition={"name": "dirichlet", "alpha": 0.5},
+        labels={"name": "total_count", "count": 10},
+    )
+    toys.run(chosen, directory)
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{part: record[part] for part in (*PARTS, "bytes_up", "bytes_down")} for record in records]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_gives_its_stored_metrics(name: str, tmp_path: Path, request: pytest.FixtureRequest):
+    found, path = metrics_of(name, tmp_path), FOLDER / f"{name}.json"
+    if request.config.getoption("--update-golden"):
+        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        pytest.skip(f"stored {path.name}")
+    stored = json.loads(path.read_text())
+    assert len(found) == len(stored) == 3
+    for number, (new, old) in enumerate(zip(found, stored, strict=True), 1):
+        assert (new["bytes_up"], new["bytes_down"]) == (old["bytes_up"], old["bytes_down"])
+        for part in PARTS:
+            assert new[part] == pytest.approx(old[part], abs=1e-4), f"{name}, round {number}, {part}"
+
+
+def test_no_golden_run_is_left_of_a_method_that_is_gone():
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES

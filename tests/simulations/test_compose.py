@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from fedssl.config import ConfigError, Experiment, to_json
+from simulations import compose
+from simulations.compose import check, compose_experiment, expand, experiments
+from simulations.listing import describe
+
+PLUG_IN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from fedssl.config import option
+from fedssl.methods.base import register
+from fedssl.methods.fedavg import FedAvg
+
+@register("composed_mine")
+@dataclass
+class Mine(FedAvg):
+    '''A method of one's own.'''
+
+    lr: float = option(0.5, "learning rate", above=0)
+    defaults: ClassVar[tuple[str, ...]] = ("data=digits", "model=mlp", "model.hidden=8", "partition=iid", "rounds=7")
+"""
+PRESET = """# @package _global_
+# Own: a preset for tests
+defaults:
+  - override /method: fedavg
+  - override /model: lenet
+method:
+  lr: 0.25
+rounds: 4
+"""
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path) -> str:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUG_IN)
+    return f"method_file={path}"
+
+
+@pytest.fixture
+def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(PRESET)
+    monkeypatch.setattr(compose, "CONF", tmp_path)
+    return "experiment=own"
+
+
+def test_no_override_gives_the_default_experiment() -> None:
+    made, plain = compose_experiment([]), Experiment()
+    assert (made.method["name"], made.data["name"]) == (plain.method["name"], plain.data["name"])
+    assert made == check(plain)
+
+
+def test_a_method_brings_its_own_defaults(plug_in: str) -> None:
+    made = compose_experiment([plug_in, "method=composed_mine"])
+    assert made.data["name"] == "digits"
+    assert made.model == {"name": "mlp", "hidden": 8, "layers": 2}
+    assert made.partition == {"name": "iid"}
+    assert made.rounds == 7
+    assert made.method["lr"] == 0.5
+    assert made.method_source == PLUG_IN
+
+
+def test_the_users_choice_beats_the_methods_defaults(plug_in: str) -> None:
+    made = compose_experiment([plug_in, "method=composed_mine", "model=lenet", "rounds=2", "method.lr=0.125"])
+    assert made.model == {"name": "lenet"}
+    assert (made.rounds, made.method["lr"], made.data["name"]) == (2, 0.125, "digits")
+
+
+def test_a_users_option_beats_the_methods_and_leaves_its_choice(plug_in: str) -> None:
+    made = compose_experiment([plug_in, "method=composed_mine", "model.hidden=16"])
+    assert made.model == {"name": "mlp", "hidden": 16, "layers": 2}
+
+
+def test_a_preset_beats_defaults_and_the_user_beats_the_preset(preset: str) -> None:
+    made = compose_experiment([preset])
+    assert (made.method["name"], made.method["lr"], made.model["name"], made.rounds) == ("fedavg", 0.25, "lenet", 4)
+    assert made.partition["name"] == "dirichlet"
+    made = compose_experiment([preset, "method.lr=0.5", "model=mlp", "rounds=9"])
+    assert (made.method["lr"], made.model["name"], made.rounds) == (0.5, "mlp", 9)
+
+
+def test_a_preset_beats_the_defaults_of_the_users_method(preset: str, plug_in: str) -> None:
+    made = compose_experiment([preset, plug_in, "method=composed_mine"])
+    assert (made.method["name"], made.method["lr"], made.model["name"], made.rounds) == (
+        "composed_mine",
+        0.25,
+        "lenet",
+        4,
+    )
+    assert (made.data["name"], made.partition["name"]) == ("digits", "iid")
+
+
+def test_the_order_of_overrides_does_not_matter() -> None:
+    words = ["method=fedavg", "method.lr=0.5", "model=mlp", "model.hidden=4", "rounds=3"]
+    assert to_json(compose_experiment(words)) == to_json(compose_experiment(words[::-1]))
+
+
+def test_expand_gives_every_combination_in_order() -> None:
+    assert expand(["method=fedavg,fixmatch", "rounds=3", "seed=0,1"]) == [
+        ["method=fedavg", "rounds=3", "seed=0"],
+        ["method=fedavg", "rounds=3", "seed=1"],
+        ["method=fixmatch", "rounds=3", "seed=0"],
+        ["method=fixmatch", "rounds=3", "seed=1"],
+    ]
+    assert expand(["seed=range(1,4)"]) == [["seed=1"], ["seed=2"], ["seed=3"]]
+    assert expand([]) == [[]]
+
+
+def test_expand_keeps_commas_in_paths_and_lists() -> None:
+    assert expand(["out=a,b", "rounds=[1,2]"]) == [["out=a,b", "rounds=[1,2]"]]
+
+
+PATHS = [
+    "with space",
+    "it's",
+    'say "hi"',
+    "a=b",
+    "a,b",
+    "~not-home",
+    "back\\slash",
+    "ends\\",
+    "both\\'",
+    "${oc.env:HOME}",
+    "[x]{y}(z)",
+    "äöü",
+    "a: b # c",
+    "null",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_are_kept_verbatim(tmp_path: Path, path: str) -> None:
+    import numpy as np
+
+    data = tmp_path / f"{path}.npz"
+    np.savez(data, x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
+    made = compose_experiment([f"out={path}", "data=npz", f"data.path={data}"])
+    assert made.out == (path if path[0] != "~" else str(Path.cwd() / path))
+    assert made.data["path"] == str(data)
+
+
+def test_a_tilde_stands_for_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose_experiment(["out=~/run"]).out == f"{tmp_path}/run"
+
+
+def test_the_address_of_a_cluster_is_kept_verbatim() -> None:
+    assert compose_experiment(["engine.address=127.0.0.1:6379"]).engine.address == "127.0.0.1:6379"
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_each_preset_composes_and_says_what_it_is(name: str) -> None:
+    made = compose_experiment([f"experiment={name}"])
+    assert check(made) == made
+    assert f"{name}: " in describe("experiments")
+    text = (compose.CONF / "experiment" / f"{name}.yaml").read_text()
+    first, second = text.splitlines()[:2]
+    assert first == "# @package _global_"
+    assert f"{name}: {second.lstrip('# ')}\n" in describe("experiments")
+    assert "accuracy" in second
+    assert " min" in second or " s)" in second
+
+
+def test_check_writes_out_all_options() -> None:
+    made = check(dataclasses.replace(Experiment(), model={"name": "resnet", "width": 4}))
+    assert made.model == {"name": "resnet", "width": 4, "blocks": 1, "norm": "batch"}
+    assert made.labels == {"name": "total_count", "count": 10, "noise": 0.0}
+    assert made.aggregation == {"name": "FedAvg"}
+    assert check(made) == made
+
+
+def test_whole_numbers_in_float_fields_become_floats() -> None:
+    whole = compose_experiment(["participation=1", "method.weight_decay=0", "deadline=60", "partition.alpha=1"])
+    point = compose_experiment(["participation=1.0", "method.weight_decay=0.0", "deadline=60.0", "partition.alpha=1.0"])
+    assert to_json(whole) == to_json(point)
+    assert type(whole.partition["alpha"]) is float
+    assert type(check(Experiment(validation=0)).validation) is float
+
+
+def test_a_methods_own_hooks_are_named_by_the_method() -> None:
+    made = compose_experiment(["method=fedavg", "calibration=method", "personalization=method"])
+    assert (made.calibration["name"], made.personalization["name"]) == ("none", "none")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_logger_that_is_not_installed_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=rf"logger='{name}': .*pip install 'fedssl\[{name}\]'"):
+        check(dataclasses.replace(Experiment(), logger=type(Experiment().logger)(name)))
