@@ -27,10 +27,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("study", "method", "variant", "setting", "seed", "split", "round", "metric", "value")
-COMMON = (
-    "data=fashion_small model=resnet model.width=8 clients=10 participation=0.5 rounds=50 engine=inline "
-    "evaluation.every=5 checkpoint.every=0 calibration=temperature"
-).split()
+COMMON = [
+    *("data=fashion_small", "model=lenet", "clients=10", "rounds=50", "engine=inline"),
+    *("evaluation.every=5", "checkpoint.every=0", "calibration=temperature"),
+]
 STEPS = {"fixmatch": ["method.batch_size=8", "method.ratio=2"], "fedavg": ["method.batch_size=16"]}
 PARTITIONS = {"iid": ["partition=iid"], "dirichlet-0.1": ["partition=dirichlet", "partition.alpha=0.1"]}
 

@@ -6,7 +6,7 @@ import functools
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,12 +58,15 @@ class Runtime:
             self._decoded[name] = (record, tensors)
         return tensors
 
-    def step(self, content: RecordDict, client_id: int, phase: Literal["train", "evaluate"]) -> Step:
+    def step(self, content: RecordDict, client_id: int) -> Step:
         """Give the place in the run that the message names."""
         sent = content["step"]
         round_ = int(sent["round"])  # type: ignore[arg-type]
         rng = Rng(self.experiment.seed, round_, client_id)
-        return Step(str(sent["exchange"]), round_, int(sent["num_rounds"]), phase, rng)  # type: ignore[arg-type]
+        num_rounds, phase = int(sent["num_rounds"]), sent["phase"]  # type: ignore[arg-type]
+        if phase not in ("train", "evaluate"):
+            raise ValueError(f"step.phase={phase!r} is not train or evaluate")
+        return Step(str(sent["exchange"]), round_, num_rounds, phase, rng)  # type: ignore[arg-type]
 
     def with_kept(self, payload: Payload, memory: Memory) -> tuple[Payload, Memory]:
         """Put the client's kept tensors into the payload, and give the memory without them."""
@@ -127,7 +130,7 @@ def train(message: Message, context: Context) -> RecordDict:
     runtime = runtime_of(message)
     client_id = client_id_of(context)
     data = runtime.data.client(client_id)
-    step = runtime.step(message.content, client_id, "train")
+    step = runtime.step(message.content, client_id)
     memory = own.read(context.state)
     payload, rest = runtime.with_kept(runtime.payload(message.content), memory)
     hook, parts = runtime.parts.calibration, runtime.parts
@@ -149,15 +152,16 @@ def train(message: Message, context: Context) -> RecordDict:
 
 @guarded
 def evaluate(message: Message, context: Context) -> RecordDict:
-    """Score the client's personalised model on its own test and validation samples."""
+    """Score the client's personalised model on its own test and validation samples; without one, give no scores."""
     runtime = runtime_of(message)
     client_id = client_id_of(context)
     data = runtime.data.client(client_id)
-    step = runtime.step(message.content, client_id, "evaluate")
+    step = runtime.step(message.content, client_id)
     payload, rest = runtime.with_kept(runtime.payload(message.content), own.read(context.state))
     with autocast(runtime.experiment.precision, runtime.device):
-        runtime.parts.method.personalize(runtime.model, payload, rest, data, step, runtime.parts.personalization)
-    return RecordDict(dict(_scores(runtime, data)))
+        hook, method = runtime.parts.personalization, runtime.parts.method
+        made = method.personalize(runtime.model, payload, rest, data, step, hook)
+    return RecordDict(dict(_scores(runtime, data)) if made else {})
 
 
 @guarded

@@ -178,7 +178,7 @@ class Experiment:
     logger: Logger = field(default_factory=Logger)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    rounds: int = option(20, "rounds of federated training", low=1)
+    rounds: int = option(40, "rounds of federated training", low=1)
     clients: int = option(10, "clients that hold data", low=1)
     participation: float = option(1.0, "share of the clients that trains in a round", above=0, high=1)
     min_answers: float = option(

@@ -25,7 +25,8 @@ from fedssl.runtime import choose_device, one_thread, resolve_precision
 from server import checkpoint
 from server.evaluation import Scorer
 from server.journal import Journal
-from server.strategy import MethodStrategy, Round
+from server.round import Round
+from server.strategy import MethodStrategy
 from server.summary import memories_sha256, summarise, weights_sha256
 
 
@@ -87,13 +88,7 @@ class Run:
         self.model = initial_model(experiment, self.dataset, device)
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
-        self.strategy = MethodStrategy(
-            self.experiment,
-            self.parts,
-            self.model,
-            self.parts.method.init_server(self.model, None, Rng(experiment.seed)),
-            wire_of(self.experiment),
-        )
+        self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
         self.scorer = Scorer(self.experiment, self.dataset, self.split, self.parts, self.model)
         self.strategy.score = self.scorer
         self.elapsed = 0.0
@@ -105,8 +100,11 @@ class Run:
         """Run all rounds and write everything. A failure leaves a summary that says so, and is raised again."""
         if self.directory is not None:
             self.journal = Journal(self.directory)
-            if resume:
-                self._resume(grid)
+        if resume and self.journal is not None:
+            self._resume(grid)
+        else:
+            self.begin()
+        if self.directory is not None:
             self.split.save(self.directory / "split.npz")
         self.strategy.on_round = lambda round_: self._finish_round(grid, round_)
         self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
@@ -118,6 +116,12 @@ class Run:
             raise
         if self.journal is not None:
             self._finish(grid, self.journal, "done")
+
+    def begin(self) -> None:
+        """Make the first server state, which a method may train for; a resumed run has no need of it."""
+        rng = Rng(self.experiment.seed)
+        self.strategy.server = self.parts.method.init_server(self.model, None, rng, self.split.num_clients)
+        self.finished = self.strategy.server
 
     @property
     def main_metric(self) -> str:
@@ -160,19 +164,7 @@ class Run:
         self.strategy.wire = wire_of(self.experiment)
 
     def _finish_round(self, grid: Grid, round_: Round) -> None:
-        record: dict[str, Any] = {
-            "round": round_.number,
-            "seconds": round_.seconds,
-            "elapsed": time.perf_counter() - self.began,
-            "cohort": round_.cohort,
-            "failed": round_.failed,
-            "bytes_up": round_.traffic.up,
-            "bytes_down": round_.traffic.down,
-            "train": round_.train,
-            "test": round_.evaluation.test,
-            "validation": round_.evaluation.validation,
-            "clients": round_.evaluation.clients,
-        }
+        record = round_.record(time.perf_counter() - self.began)
         if self.journal is not None:
             try:
                 self._record(grid, self.journal, record)

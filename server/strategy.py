@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,12 +16,14 @@ from flwr.serverapp.strategy import Strategy
 
 from fedssl.assembly import Parts
 from fedssl.config import Experiment
-from fedssl.methods.base import Payload, ServerState, State, Step, Update
+from fedssl.methods.base import Method, ServerState, State, Step, Update
 from fedssl.rng import Rng
 from fedssl.wire import array_record, encode
 from server import guards, sampling
 from server.aggregation import Aggregator
 from server.evaluation import Evaluation
+from server.personal import PersonalScores
+from server.round import Round, means, num_bytes
 
 Phase = Literal["train", "evaluate"]
 
@@ -30,37 +32,14 @@ class RoundFailed(RuntimeError):
     """Too few clients answered well; the text holds every client's own traceback."""
 
 
-@dataclass
-class Traffic:
-    """Bytes of tensors on the wire, as the method sends them."""
-
-    up: int = 0
-    down: int = 0
-
-
-@dataclass
-class Round:
-    """What happened in one round."""
-
-    number: int
-    cohort: list[int]
-    failed: dict[int, str] = field(default_factory=dict)
-    train: dict[str, float] = field(default_factory=dict)
-    traffic: Traffic = field(default_factory=Traffic)
-    seconds: float = 0.0
-    evaluation: Evaluation = field(default_factory=Evaluation)
-
-
 class MethodStrategy(Strategy):
     """Carries the server half of a method; `start` is its loop, since Flower's cannot begin at a later round."""
 
-    def __init__(
-        self, experiment: Experiment, parts: Parts, model: torch.nn.Module, server: ServerState, wire: ConfigRecord
-    ) -> None:
+    def __init__(self, experiment: Experiment, parts: Parts, model: torch.nn.Module, wire: ConfigRecord) -> None:
         self.experiment = experiment
         self.parts = parts
         self.model = model
-        self.server = server
+        self.server = ServerState({})
         self.wire = wire
         self.rng = Rng(experiment.seed)
         self.aggregator = Aggregator(experiment.aggregation, frozenset(name for name, _ in model.named_parameters()))
@@ -73,8 +52,9 @@ class MethodStrategy(Strategy):
         self.on_round: Callable[[Round], None] = lambda _: None
         self.current = Round(0, [])
         self._exchange = "train"
+        self._phase: Phase = "train"
         self._asked_to_score: set[int] = set()
-        self._personal: dict[str, dict[int, dict[str, float]]] = {"test": {}, "validation": {}}
+        self._personal = PersonalScores()
         self._templates: dict[int, State] = {}
         self._encoded: dict[int, tuple[State, ArrayRecord]] = {}
         self._stripped: tuple[State, State] | None = None
@@ -83,45 +63,64 @@ class MethodStrategy(Strategy):
         """Say nothing: the run's own progress display does."""
 
     def start(self, grid: Grid, *_: Any, first_round: int = 1, **__: Any) -> None:  # type: ignore[override]
-        """Run rounds `first_round` to the last. Raises RoundFailed, FederationError."""
+        """Run rounds `first_round` to the last, from `server`. Raises RoundFailed, FederationError."""
         experiment = self.experiment
         self.nodes = sampling.discover(grid, experiment.clients, self.wire, experiment.deadline)
         self.clients = {node: client for client, node in self.nodes.items()}
         for round_ in range(first_round, experiment.rounds + 1):
             began = time.perf_counter()
             rng = self.rng.at(round_=round_)
-            self._personal = {"test": {}, "validation": {}}
+            self._personal = PersonalScores()
             self.current = Round(round_, sampling.sample(experiment.clients, experiment.participation, rng))
-            for exchange in self.parts.method.exchanges:
-                self._exchange = exchange
-                messages = self.configure_train(round_, ArrayRecord(), ConfigRecord(), grid)
-                self.aggregate_train(round_, grid.send_and_receive(messages, timeout=experiment.deadline))
+            self._exchanges(grid, round_)
             self._evaluate(grid, round_)
             self.current.seconds = time.perf_counter() - began
             self.on_round(self.current)
 
+    def _exchanges(self, grid: Grid, round_: int) -> None:
+        for exchange in self.parts.method.exchanges:
+            self._exchange = exchange
+            messages = self.configure_train(round_, ArrayRecord(), ConfigRecord(), grid)
+            self.aggregate_train(round_, grid.send_and_receive(messages, timeout=self.experiment.deadline))
+
+    def _sweep(self, grid: Grid, round_: int) -> None:
+        """Run all exchanges for all clients, for what that leaves in their memories; the server is put back."""
+        kept = self.server, self.aggregator
+        # Copies, so that a hook or strategy that works in place cannot reach what is kept.
+        self.server, self.aggregator = copy.deepcopy(kept)
+        self._phase = "evaluate"
+        try:
+            self._exchanges(grid, round_)
+        finally:
+            self.server, self.aggregator = kept
+            self._phase = "train"
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Give one message for each client of the round, with what the method sends it."""
+        """Give one message for each client of the round, or of the sweep, with what the method sends it."""
         del arrays, config, grid
-        step = self._step(server_round, "train")
+        step = self._step(server_round, self._phase)
         self._templates = {}
-        return [self._message(client_id, step, f"train.{self._exchange}") for client_id in self.current.cohort]
+        asked: Iterable[int] = self.current.cohort if self._phase == "train" else self.nodes
+        return [self._message(client_id, step, f"train.{self._exchange}") for client_id in asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the good answers, in order of client ids, through the method's server half."""
-        step = self._step(server_round, "train")
+        step = self._step(server_round, self._phase)
         updates = self._accept(replies)
+        if not updates:
+            return None, None
         parts, server = self.parts, self.server
         server = parts.method.aggregate(
             server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
         )
         server = parts.method.calibrate(server, updates, step, parts.calibration)
-        self.server = parts.method.train_server(server, self.model, None, step)
-        self.current.train.update(_means(updates))
+        self.server = parts.method.train_server(server, self.model, None, updates, step)
+        if self._phase == "train":
+            self.current.train.update(means(updates))
         return None, None
 
     def configure_evaluate(
@@ -141,30 +140,11 @@ class MethodStrategy(Strategy):
             if reply.has_error():
                 self.current.failed[client_id] = reply.error.reason or "evaluation failed"
             else:
-                self._collect(client_id, reply)
+                self._personal.collect(client_id, reply)
         for client_id in self._asked_to_score - seen:
             self.current.failed[client_id] = "no scores within the deadline"
-        found = self.current.evaluation
-        for split, target in (("test", found.test), ("validation", found.validation)):
-            scores = self._personal[split]
-            for name in sorted({name for values in scores.values() for name in values}):
-                known = [scores[client_id][name] for client_id in sorted(scores) if name in scores[client_id]]
-                target[name] = sum(known) / len(known)
-        for client_id, values in self._personal["test"].items():
-            found.clients.setdefault(client_id, {}).update(values)
+        self._personal.add_to(self.current.evaluation)
         return None
-
-    def _collect(self, client_id: int, reply: Message) -> None:
-        """Note the scores of one client's own model, from its test and validation samples; NaN is no score."""
-        for split, scores in self._personal.items():
-            values: Any = reply.content.get(split)
-            if not isinstance(values, MetricRecord):
-                continue
-            numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
-            named = {f"personal_{k}": v for k, v in numbers.items() if math.isfinite(v)}
-            named.pop("personal_num_examples", None)
-            if named:
-                scores[client_id] = named
 
     @cached_property
     def keeps_parts(self) -> bool:
@@ -180,6 +160,8 @@ class MethodStrategy(Strategy):
         replies: Iterable[Message] = []
         self._asked_to_score = set()
         if self.personal and (last or (every and round_ % every == 0)):
+            if self.parts.method.sweeps:
+                self._sweep(grid, round_)
             messages = self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid)
             self._asked_to_score = set(self.nodes)
             replies = grid.send_and_receive(messages, timeout=self.experiment.deadline)
@@ -188,7 +170,8 @@ class MethodStrategy(Strategy):
     @property
     def personal(self) -> bool:
         """Say whether clients make models of their own that are to be scored."""
-        return self.parts.personalization.name != "none"
+        method = type(self.parts.method)
+        return self.parts.personalization.name != "none" or method.personalize is not Method.personalize
 
     def _step(self, round_: int, phase: Phase) -> Step:
         rng = self.rng.at(round_=round_)
@@ -196,15 +179,17 @@ class MethodStrategy(Strategy):
 
     def _message(self, client_id: int, step: Step, message_type: str) -> Message:
         payload = self.parts.method.downlink(self.server, client_id, step)
-        if step.phase == "train":
+        if message_type != "evaluate":
             template = self.parts.method.uplink(self.server, payload, step)
             self._templates[client_id] = self._without_kept(template) if self.keeps_parts else template
         if client_id in self.holders:
             payload = replace(payload, state=self._without_kept(payload.state))
         records = encode(payload, self._arrays, ConfigRecord)
-        self.current.traffic.down += _bytes(payload)
-        place: dict[str, Any] = {"exchange": step.exchange, "round": step.round_, "num_rounds": step.num_rounds}
-        content = RecordDict({**records, "step": ConfigRecord(place), "experiment": self.wire})
+        self.current.traffic.down += num_bytes(payload)
+        place = ConfigRecord(
+            {"exchange": step.exchange, "round": step.round_, "num_rounds": step.num_rounds, "phase": step.phase}
+        )
+        content = RecordDict({**records, "step": place, "experiment": self.wire})
         return Message(
             content, dst_node_id=self.nodes[client_id], message_type=message_type, ttl=self.experiment.deadline
         )
@@ -244,12 +229,13 @@ class MethodStrategy(Strategy):
                 self.current.failed[client_id] = str(error)
                 continue
             self._note(client_id, reply, updates[client_id])
-        for client_id in self.current.cohort:
+        for client_id in self._templates:
             if client_id not in updates:
                 self.current.failed.setdefault(client_id, "no answer within the deadline")
                 # It may have lost what it kept: next time it is sent everything.
                 self.holders.discard(client_id)
-        self._check_enough(updates)
+        if self._phase == "train":
+            self._check_enough(updates)
         return [updates[client_id] for client_id in sorted(updates)]
 
     def _note(self, client_id: int, reply: Message, update: Update) -> None:
@@ -259,7 +245,7 @@ class MethodStrategy(Strategy):
         client = reply.content.get("client")
         if isinstance(client, ConfigRecord) and client.get("memory", 0):
             self.with_memory.add(client_id)
-        self._collect(client_id, reply)
+        self._personal.collect(client_id, reply)
 
     def _check_enough(self, updates: Mapping[int, Update]) -> None:
         cohort = len(self.current.cohort)
@@ -276,22 +262,3 @@ def dict_of(state: Mapping[str, torch.Tensor]) -> State:
     """Give the mapping itself as a dict, to hold on to its identity."""
     assert isinstance(state, dict)
     return state
-
-
-def _bytes(payload: Payload) -> int:
-    return sum(
-        tensor.nbytes
-        for value in vars(payload).values()
-        if isinstance(value, dict)
-        for tensor in value.values()
-        if isinstance(tensor, torch.Tensor)
-    )
-
-
-def _means(updates: Iterable[Update]) -> dict[str, float]:
-    sums: dict[str, tuple[float, float]] = {}
-    for update in updates:
-        for name, (value, count) in update.metrics.items():
-            before = sums.get(name, (0.0, 0.0))
-            sums[name] = (before[0] + value, before[1] + count)
-    return {name: value / count for name, (value, count) in sums.items() if count}

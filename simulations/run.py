@@ -193,7 +193,7 @@ def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
 
         flower.run(experiment, text, watcher, resume=resume)
         return
-    from server.app import create_app, for_clients
+    from server.app import create_app
     from simulations.engine.grid import Executor, LocalGrid
     from simulations.engine.internals import server_context
 
@@ -207,13 +207,22 @@ def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
 
         engine: Engine = experiment.engine
         with _own_sigterm():
-            executor = RayExecutor(experiment.clients, to_json(for_clients(experiment)), engine.workers, engine.address)
+            executor = RayExecutor(experiment.clients, for_workers(experiment), engine.workers, engine.address)
     try:
         grid = LocalGrid(experiment.clients, executor)
         grid.on_reply = getattr(watcher, "client", grid.on_reply)
         create_app(watcher)(grid, server_context(text, resume=resume))
     finally:
         executor.close()
+
+
+def for_workers(experiment: Experiment) -> str:
+    """Give the JSON that messages will carry, so that a worker warmed with it builds its runtime once."""
+    from fedssl.runtime import choose_device, resolve_precision
+    from server.app import for_clients
+
+    precision = resolve_precision(experiment.precision, choose_device(experiment.device))
+    return to_json(for_clients(replace(experiment, precision=precision)))
 
 
 @contextmanager

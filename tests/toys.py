@@ -88,6 +88,15 @@ def grid(num_clients: int) -> Iterator[Any]:
     executor.close()
 
 
+def begun(chosen: Experiment) -> Any:
+    """Give the server's `Run` with its first state, before its first round."""
+    from server.app import Run, Silence
+
+    made = Run(chosen, Silence())
+    made.begin()
+    return made
+
+
 def run(chosen: Experiment, directory: Path | None = None, *, resume: bool = False, watcher: Any = None) -> Any:
     """Run an experiment inline; give the server's `Run`."""
     from server.app import Run, Silence

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 
 from fedssl.data.views import ClientData
 from fedssl.registry import Registry
 from fedssl.rng import Rng
+
+State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 class Answer(Protocol):
@@ -36,9 +38,9 @@ class CalibrationHook:
         del model, data, rng
         return {}
 
-    def calibrate(self, extra: dict[str, torch.Tensor], updates: Sequence[Answer]) -> dict[str, torch.Tensor]:
-        """Give new entries of the server's `extra`."""
-        del extra, updates
+    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+        """Give new entries of the server's `extra`; `model` are the tensors of the model just aggregated."""
+        del model, extra, updates, rng
         return {}
 
     def apply(self, logits: torch.Tensor, extra: dict[str, torch.Tensor]) -> torch.Tensor:

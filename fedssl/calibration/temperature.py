@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from fedssl.calibration.base import Answer, CalibrationHook, register
+from fedssl.calibration.base import Answer, CalibrationHook, State, register
 from fedssl.config import option
 from fedssl.data.views import ClientData
 from fedssl.rng import Rng
@@ -51,11 +51,12 @@ class Temperature(CalibrationHook):
             return {}
         return {_NLL: nll, _COUNT: torch.tensor(float(count), dtype=torch.float64)}
 
-    def calibrate(self, extra: dict[str, torch.Tensor], updates: Sequence[Answer]) -> dict[str, torch.Tensor]:
+    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
         """Give the new `temperature`; the old one, or 1, without samples or with a sum not finite.
 
         Raises ValueError for statistics of another grid.
         """
+        del model, rng
         total = torch.zeros(self.grid, dtype=torch.float64)
         count = 0.0
         for update in sorted(updates, key=lambda update: update.client_id):

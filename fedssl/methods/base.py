@@ -22,7 +22,7 @@ Memory = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """Where in the run a hook is called; in phase `evaluate` nothing global may change."""
+    """Where in the run a hook is called; what hooks give the server in phase `evaluate` is thrown away."""
 
     exchange: str
     round_: int
@@ -80,12 +80,20 @@ class Method(ABC):
     personalization: ClassVar[str] = "none"
     scores_trained_model: ClassVar[bool] = False
     """Ask that a client's model be scored on its own test samples after training, before its reply."""
+    sweeps: ClassVar[bool] = False
+    """Ask for all exchanges once with all clients, in phase `evaluate`, before personalised models are scored.
+
+    The server's state is put back afterwards; clients' memories stay as the sweep left them.
+    """
     defaults: ClassVar[tuple[str, ...]] = ()
     """Overrides such as `data=digits` that hold unless the user chose otherwise."""
 
-    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng) -> ServerState:
-        """Give the first server state; `data` are the server's own labelled samples, if it has any."""
-        del data, rng
+    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
+        """Give the first server state; not called when a run is resumed.
+
+        `model` has the initial weights and is scratch; `data` are the server's own labelled samples, if it has any.
+        """
+        del data, rng, num_clients
         return ServerState({name: tensor.clone() for name, tensor in model.state_dict().items()})
 
     def downlink(self, server: ServerState, client_id: int, step: Step) -> Payload:
@@ -108,22 +116,30 @@ class Method(ABC):
         """
 
     def aggregate(self, server: ServerState, updates: Sequence[Update], step: Step, average: Average) -> ServerState:
-        """Give the next server state; `average` is the configured Flower strategy."""
+        """Give the next server state; `average` is the configured Flower strategy.
+
+        `updates`, here and below, are those accepted in this exchange, in order of client ids, and never none.
+        """
         del step
         return replace(server, model={**server.model, **average(updates)})
 
     def calibrate(
         self, server: ServerState, updates: Sequence[Update], step: Step, hook: CalibrationHook
     ) -> ServerState:
-        """Give the calibrated server state; default: the configured calibration hook."""
-        del step
-        return replace(server, extra={**server.extra, **hook.calibrate(server.extra, updates)})
+        """Give the calibrated server state; default: the hook's new entries join `extra`."""
+        made = hook.calibrate(server.model, server.extra, updates, step.rng)
+        return replace(server, extra={**server.extra, **made})
 
     def train_server(
-        self, server: ServerState, model: torch.nn.Module, data: ClientData | None, step: Step
+        self,
+        server: ServerState,
+        model: torch.nn.Module,
+        data: ClientData | None,
+        updates: Sequence[Update],
+        step: Step,
     ) -> ServerState:
-        """Give the state after training on the server's own labelled data."""
-        del model, data, step
+        """Give the state after training on the server's own labelled data; `model` is scratch."""
+        del model, data, updates, step
         return server
 
     def personalize(
@@ -134,10 +150,14 @@ class Method(ABC):
         data: ClientData,
         step: Step,
         hook: PersonalizationHook,
-    ) -> None:
-        """Make `model` the client's own; default: the configured personalization hook on the payload's model."""
+    ) -> bool:
+        """Make `model` the client's own; default: the configured personalization hook on the payload's model.
+
+        False means that the client has no model of its own yet: it answers without a score.
+        """
         model.load_state_dict(payload.state)
         hook.personalize(model, memory, data, step.rng)
+        return True
 
 
 METHODS: Registry[Method] = Registry("method", "fedssl.methods")

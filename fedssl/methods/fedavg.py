@@ -33,6 +33,7 @@ class FedAvg(Method):
     defaults: ClassVar[tuple[str, ...]] = (
         "data=fashion_small",
         "model=resnet",
+        "model.width=8",
         "partition=dirichlet",
         "labels=total_count",
     )

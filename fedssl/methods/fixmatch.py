@@ -33,6 +33,7 @@ class FixMatch(FedAvg):
     """Labels weak views by the model itself where it is sure, and trains strong views towards them."""
 
     threshold: float = option(0.95, "least confidence of a pseudo-label (tau)", low=0, high=1)
+    batch_size: int = option(8, "labelled samples a step (B); small, since a client has few", low=1)
     ratio: int = option(7, "unlabelled samples for each labelled one in a step (mu)", low=1)
     unlabelled_weight: float = option(1.0, "weight of the unlabelled loss (lambda_u)", low=0)
 

@@ -33,10 +33,11 @@ def ask(
 ) -> tuple[Message, Context]:
     """Send one message to the client's app; give its reply and its context afterwards."""
     text = to_json(chosen)
+    phase = "evaluate" if message_type == "evaluate" else "train"
     content = RecordDict(
         {
             "experiment": ConfigRecord({"json": text, "sha256": sha256(text)}),
-            "step": ConfigRecord({"exchange": "train", "round": 1, "num_rounds": 3}),
+            "step": ConfigRecord({"exchange": "train", "round": 1, "num_rounds": 3, "phase": phase}),
             **changed,
         }
     )
@@ -62,6 +63,12 @@ def test_a_round_at_one_client():
         assert torch.equal(update.state[name], tensor + 3)
     assert memory.read(context.state)["rounds"] == 1
     assert reply.content.config_records["client"]["memory"] == 2
+
+
+def test_a_phase_that_does_not_exist_is_refused():
+    step = ConfigRecord({"exchange": "train", "round": 1, "num_rounds": 3, "phase": "guess"})
+    with pytest.raises(app.ClientError, match=r"step\.phase='guess' is not train or evaluate"):
+        ask(toys.experiment(), state=state_of(toys.experiment()), step=step)
 
 
 def test_memory_is_handed_on():

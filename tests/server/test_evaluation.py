@@ -12,12 +12,12 @@ import toys
 
 from fedssl.config import Experiment
 from fedssl.methods.base import ServerState
-from server.app import Run, Silence
+from server.app import Run
 
 
 def run_of(**fields: Any) -> tuple[Experiment, Run]:
     chosen = toys.experiment(partition={"name": "dirichlet", "alpha": 0.3}, **fields)
-    return chosen, Run(chosen, Silence())
+    return chosen, toys.begun(chosen)
 
 
 def test_a_clients_numbers_from_the_one_pass_are_those_of_scoring_it_alone():

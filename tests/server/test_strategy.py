@@ -14,8 +14,9 @@ from clients.app import to_arrays
 from fedssl.config import Experiment
 from fedssl.methods.base import State, Update
 from fedssl.wire import encode
-from server.app import Run, Silence
-from server.strategy import Round, RoundFailed
+from server.app import Run
+from server.round import Round
+from server.strategy import RoundFailed
 
 REFUSALS = {
     "raise": "RuntimeError: the disk at this client is on fire",
@@ -31,7 +32,8 @@ REFUSALS = {
 
 def watched(chosen: Experiment, spoil: Any = None) -> tuple[Run, list[Round]]:
     """Run an experiment inline and note its rounds; `spoil` may change what the clients reply."""
-    run, rounds = Run(chosen, Silence()), []
+    rounds: list[Round] = []
+    run: Run = toys.begun(chosen)
     with toys.grid(chosen.clients) as grid:
         if spoil is not None:
             send = grid.send_and_receive
@@ -50,7 +52,7 @@ def mean_of(start: State, clients: Iterable[int], weights: list[int]) -> State:
 @pytest.mark.parametrize("fault", REFUSALS)
 def test_a_round_goes_on_without_a_client_that_fails_or_lies(fault: str):
     method = {"name": "toy", "fault": fault, "culprit": 1}
-    before = Run(toys.experiment(rounds=1), Silence()).strategy.server.model
+    before = toys.begun(toys.experiment(rounds=1)).strategy.server.model
     run, rounds = watched(toys.experiment(method=method, rounds=1))
     assert list(rounds[0].failed) == [1]
     with pytest.raises(AssertionError, match=REFUSALS[fault]):
@@ -142,7 +144,7 @@ def score_replies(run: Run, scores: dict[int, MetricRecord]) -> list[Message]:
 
 
 def test_personal_scores_are_plain_means_and_nan_is_no_score():
-    run = Run(toys.experiment(), Silence())
+    run: Run = toys.begun(toys.experiment())
     run.strategy.current = Round(1, [0, 1, 2, 3])
     scores = {
         2: MetricRecord({"accuracy": 0.5, "ece": 0.25, "num_examples": 100}),
@@ -191,7 +193,7 @@ def test_what_clients_keep_is_sent_once_and_again_to_one_that_failed():
 
 
 def test_an_encoded_update_of_another_client_is_refused():
-    run = Run(toys.experiment(), Silence())
+    run: Run = toys.begun(toys.experiment())
 
     def spoil(replies: list[Message]) -> list[Message]:
         update = Update(2, 5, run.strategy.server.model)

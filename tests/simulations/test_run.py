@@ -14,7 +14,7 @@ from fedssl.predictor import load
 from simulations import simulate
 from simulations.cli import main
 from simulations.compose import compose_experiment
-from simulations.run import Result, execute
+from simulations.run import Result, execute, for_workers
 
 SMALL = "method=fixmatch data=digits partition=iid labels=client_rate model=mlp model.hidden=8 clients=3 engine=inline"
 FILES = [
@@ -148,6 +148,14 @@ def test_the_final_model_scores_as_the_summary_says(whole: Result) -> None:
 def test_an_experiment_runs_as_its_overrides_do(whole: Result, tmp_path: Path) -> None:
     made = compose_experiment(small(tmp_path / "again", "rounds=4"))
     assert simulate(made).summary["weights_sha256"] == whole.summary["weights_sha256"]
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_workers_are_warmed_with_the_experiment_that_messages_carry(precision: str, tmp_path: Path) -> None:
+    from server.app import Run, Silence
+
+    experiment = compose_experiment(small(tmp_path / "run", f"precision={precision}"))
+    assert for_workers(experiment) == Run(experiment, Silence()).strategy.wire["json"]
 
 
 @pytest.mark.parametrize(("after", "at_answer", "rounds"), [(2, 0, 2), (0, 8, 2), (1, 0, 1), (0, 2, 0)])

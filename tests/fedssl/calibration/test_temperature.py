@@ -60,7 +60,7 @@ def client(dataset, validation, labelled=(), client_id=0):
 def fit(model, *clients, extra=None, **options):
     hook = CALIBRATIONS.create({"name": "temperature", **options})
     answers = [Answer(data.client_id, hook.summarise(model, data, RNG)) for data in clients]
-    return hook, hook.calibrate(extra or {}, answers)
+    return hook, hook.calibrate({}, extra or {}, answers, RNG)
 
 
 def test_overconfidence_by_three_is_taken_back(dataset):
@@ -141,7 +141,7 @@ def test_statistics_of_another_grid_are_refused(dataset):
     hook = CALIBRATIONS.create({"name": "temperature", "grid": 5})
     answer = Answer(7, {"temperature.nll": torch.zeros(4), "temperature.count": torch.ones(())})
     with pytest.raises(ValueError, match="client 7"):
-        hook.calibrate({}, [answer])
+        hook.calibrate({}, {}, [answer], RNG)
 
 
 def test_none_changes_nothing(dataset):

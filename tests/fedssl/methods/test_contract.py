@@ -45,7 +45,7 @@ class Trial:
     def __init__(self, name: str, data: ClientData, *, seed: int = 0) -> None:
         self.method = make_method(name)
         self.model = make_model()
-        self.server = self.method.init_server(self.model, None, Rng(seed))
+        self.server = self.method.init_server(self.model, None, Rng(seed), 2)
         self.data = data
         self.seed = seed
         self.memory: Memory = {}

@@ -1,0 +1,157 @@
+"""Puts the published tables into README.md and draws their figure, from results/*.csv and nothing else.
+
+Usage: python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fedssl.report.intervals import Interval, paired_difference, t_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+SETTINGS = [(labels, partition) for labels in ("10", "40") for partition in ("iid", "dirichlet-0.1")]
+ACCURACY = """\
+Accuracy in percent on the 1,000 test pictures of the Fashion-MNIST subset after 50 rounds: LeNet, 10 clients, equal
+numbers of local steps; mean and 95 % t-interval over seeds 0 to 4, differences paired by seed.
+`python benchmarks/baselines.py` makes [results/baselines.csv](results/baselines.csv), and
+`python benchmarks/tables.py` this page."""
+HOOKS = """\
+What the hooks add under Dirichlet 0.1, in points. `temperature` divides all logits by one number, so no prediction and
+no accuracy changes. Own accuracy is the mean over clients on their own test samples."""
+SPEED = """\
+Speed as ratios (`make bench`; systems alternated, medians of three; more is better). Flower is its simulation runtime
+with the same two apps, bare is a loop in plain PyTorch."""
+METHODS = {"fedavg": "FedAvg", "fixmatch": "FedAvg + FixMatch"}
+
+
+class Table:
+    """The baselines by method, variant, setting and metric; values are maps of seed to number."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = pd.read_csv(path, keep_default_na=False)
+
+    def values(self, method: str, labels: str, partition: str, metric: str, variant: str = "") -> dict[int, float]:
+        """Give the last round's value of each seed."""
+        setting = f"clients=10;labels={labels};partition={partition}"
+        rows = self.rows
+        chosen = rows[
+            (rows.method == method)
+            & (rows.variant == variant)
+            & (rows.setting == setting)
+            & (rows.metric == metric)
+            & (rows["round"] == "last")
+        ]
+        return {int(seed): float(value) for seed, value in zip(chosen.seed, chosen.value, strict=True)}
+
+
+def percent(found: Interval | None) -> str:
+    """Give a mean and its half-width in points."""
+    return "" if found is None else f"{100 * found.mean:.1f} ± {100 * found.half:.1f}"
+
+
+def mean(values: dict[int, float]) -> Interval:
+    """Give the interval of a map of seeds."""
+    return t_interval([values[seed] for seed in sorted(values)])
+
+
+def lead(table: Table) -> str:
+    """Give the table of FixMatch against FedAvg."""
+    lines = [
+        "| labels a class | partition | FedAvg | FedAvg + FixMatch | paired difference | FedAvg, every label |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for labels, partition in SETTINGS:
+        one, two = (table.values(method, labels, partition, "accuracy") for method in METHODS)
+        every = table.values("fedavg", "all", partition, "accuracy")
+        numbers = [percent(mean(one)), percent(mean(two)), percent(paired_difference(one, two)), percent(mean(every))]
+        lines.append(f"| {labels} | {partition} | {' | '.join(numbers)} |")
+    more = table.values("fedavg", "10", "iid", "accuracy", "twice_the_steps")
+    lines.append(f"\nFedAvg with twice the local steps (10 labels a class, iid): {percent(mean(more))}.")
+    return "\n".join(lines)
+
+
+def hooks(table: Table) -> str:
+    """Give the table of what calibration and personalization add under Dirichlet 0.1."""
+    lines = [
+        "| method, labels a class | ECE before | ECE, `temperature` | difference | own accuracy, global model "
+        "| own accuracy, `finetune` | difference |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    skew = "dirichlet-0.1"
+    for labels in ("10", "40"):
+        for method, name in METHODS.items():
+            before, after, whole, tuned = (
+                table.values(method, labels, skew, metric)
+                for metric in ("uncalibrated_ece", "ece", "client_accuracy", "personal_accuracy")
+            )
+            parts = [mean(before), mean(after), paired_difference(before, after)]
+            parts += [mean(whole), mean(tuned), paired_difference(whole, tuned)]
+            lines.append(f"| {name}, {labels} | {' | '.join(map(percent, parts))} |")
+    whole = table.values("fixmatch", "40", skew, "client_accuracy")
+    own = table.values("fixmatch", "40", skew, "personal_accuracy", "local_head")
+    lines.append(
+        f"\n`local_head` (FixMatch, 40 labels a class): own accuracy {percent(mean(own))}, "
+        f"against the global model {percent(paired_difference(whole, own))}."
+    )
+    return "\n".join(lines)
+
+
+def figure(table: Table) -> Figure:
+    """Draw the accuracies with their intervals."""
+    drawn = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = drawn.subplots()
+    for offset, colour, (method, name) in zip((-0.15, 0.15), ("#0072B2", "#D55E00"), METHODS.items(), strict=True):
+        found = [mean(table.values(method, *setting, "accuracy")) for setting in SETTINGS]
+        places = [place + offset for place in range(len(SETTINGS))]
+        means, halves = [100 * item.mean for item in found], [100 * item.half for item in found]
+        axes.errorbar(places, means, yerr=halves, fmt="o", capsize=4, color=colour, label=name)
+    for place, (_, partition) in enumerate(SETTINGS):
+        every = 100 * mean(table.values("fedavg", "all", partition, "accuracy")).mean
+        label = "FedAvg, every label" if place == 0 else None
+        axes.plot([place - 0.35, place + 0.35], [every, every], color="#555555", linestyle="--", label=label)
+    axes.set_xticks(range(len(SETTINGS)), [f"{labels} labels a class\n{partition}" for labels, partition in SETTINGS])
+    axes.set_ylabel("test accuracy (%)")
+    seeds = len(table.values("fedavg", "10", "iid", "accuracy"))
+    axes.set_title(
+        f"Fashion-MNIST subset, 10 clients: last round, mean and 95 % interval over {seeds} seeds", fontsize=10
+    )
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return drawn
+
+
+def speed(path: Path) -> str:
+    """Give the table of ratios."""
+    rows = pd.read_csv(path, dtype=str)
+    lines = ["| goal | measured | ratio (spread) | pass | aim | |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows.itertuples():
+        lines.append(
+            f"| {row.goal} | {row.what} | {row.ratio} ({row.spread}) | {row[rows.columns.get_loc('pass') + 1]} "
+            f"| {row.aim} | {row.verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill README.md."""
+    table = Table(ROOT / "results" / "baselines.csv")
+    images = ROOT / "docs" / "images"
+    images.mkdir(exist_ok=True)
+    figure(table).savefig(images / "baselines.png", dpi=150)
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    parts = [ACCURACY, lead(table), "![Accuracy by setting](docs/images/baselines.png)", HOOKS, hooks(table)]
+    if (ROOT / "results" / "benchmarks.csv").exists():
+        parts += [SPEED, speed(ROOT / "results" / "benchmarks.csv")]
+    readme.write_text(before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
