@@ -1,6 +1,6 @@
 """G8, the data path: weak and strong views, images a second against Pillow and torchvision v2.
 
-Run: python benchmarks/data_path.py [--repeats 5]. One thread; the systems take turns, medians and
+Run: python benchmarks/data_path.py [--repeats 5] [--json]. One thread; the systems take turns, medians and
 ranges of the ratios are printed. All sides start from uint8 arrays and end as uint8 images in one
 array; the Pillow and torchvision sides do the same crop, flip, two operations and cutout.
 """
@@ -8,10 +8,13 @@ array; the Pillow and torchvision sides do the same crop, flip, two operations a
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import random
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,9 @@ from fedssl.data import augment
 
 SHAPES = ((28, 28, 1), (32, 32, 3))
 BATCHES = (64, 448)
+RIVALS = {"pillow": "Pillow", "torchvision": "torchvision v2"}
+GOALS = {"weak": (4.0, 6.0), "strong": (3.0, 5.0)}
+"""How many times faster a view must be: pass and aim."""
 Images = NDArray[np.uint8]
 
 
@@ -114,33 +120,59 @@ def seconds_per_image(system: Callable[..., object], x: Images, seed: int, *, st
     return (time.perf_counter() - start) / passes / len(x)
 
 
-def row(shape: tuple[int, int, int], batch: int, repeats: int, *, strong: bool) -> str:
+def microseconds(shape: tuple[int, int, int], batch: int, repeats: int, *, strong: bool) -> dict[str, list[float]]:
+    """Give each system's microseconds an image, a value a repeat."""
     x = np.random.default_rng(0).integers(0, 256, (batch, *shape), dtype=np.uint8)
     times: dict[str, list[float]] = {"ours": [], "pillow": [], "torchvision": []}
     for repeat in range(repeats + 1):  # the first warms up
         for name, system in (("ours", ours), ("pillow", pillow), ("torchvision", torchvision)):
             spent = seconds_per_image(system, x, 1000 * repeat, strong=strong)
             if repeat:
-                times[name].append(spent)
-    cells = [f"{statistics.median(times['ours']) * 1e6:.1f}"]
-    for name in ("pillow", "torchvision"):
+                times[name].append(spent * 1e6)
+    return times
+
+
+def cells(view: str, shape: tuple[int, int, int], batch: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Give a comparison a rival: what, goals, and (ours, theirs) of each repeat."""
+    passes, aim = GOALS[view]
+    what = f"us an image, {view} views {'x'.join(map(str, shape))}, batch {batch}"
+    return [
+        {
+            "what": f"{what}, against {title}",
+            "passes": passes,
+            "aim": aim,
+            "rows": list(zip(times["ours"], times[name], strict=True)),
+        }
+        for name, title in RIVALS.items()
+    ]
+
+
+def row(view: str, shape: tuple[int, int, int], batch: int, times: dict[str, list[float]]) -> str:
+    """Give a row of the printed table."""
+    shown = [f"{statistics.median(times['ours']):.1f}"]
+    for name in RIVALS:
         ratios = [other / own for other, own in zip(times[name], times["ours"], strict=True)]
-        cells.append(f"{statistics.median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f})")
-    view = "strong" if strong else "weak"
-    return f"| {view} | {'x'.join(map(str, shape))} | {batch} | " + " | ".join(cells) + " |"
+        shown.append(f"{statistics.median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f})")
+    return f"| {view} | {'x'.join(map(str, shape))} | {batch} | " + " | ".join(shown) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--json", action="store_true", help="one line for benchmarks/run.py")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| view | shape | batch | ours, us an image | against Pillow | against torchvision v2 |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for strong in (False, True):
-        for shape in SHAPES:
-            for batch in BATCHES:
-                print(row(shape, batch, repeats, strong=strong), flush=True)
+    if not options.json:
+        print("| view | shape | batch | ours, us an image | against Pillow | against torchvision v2 |")
+        print("| --- | --- | --- | --- | --- | --- |")
+    found = []
+    for view, shape, batch in itertools.product(GOALS, SHAPES, BATCHES):
+        times = microseconds(shape, batch, options.repeats, strong=view == "strong")
+        found += cells(view, shape, batch, times)
+        if not options.json:
+            print(row(view, shape, batch, times), flush=True)
+    if options.json:
+        print(json.dumps({"cells": found}))
 
 
 if __name__ == "__main__":

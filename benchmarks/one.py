@@ -24,6 +24,9 @@ class Clock:
     def begin(self, experiment: Any, first_round: int) -> None:
         pass
 
+    def client(self, client_id: int) -> None:
+        pass
+
     def round(self, record: dict[str, Any]) -> None:
         del record
         self.ends.append(time.perf_counter())

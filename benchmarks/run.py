@@ -1,6 +1,6 @@
 """All speed cells as ratios: systems alternated, medians over repeats, one table and one CSV.
 
-Usage: python benchmarks/run.py [--only G1,G2] [--repeats 3] [--out results/benchmarks.csv]
+Usage: python benchmarks/run.py [--only G1,G2] [--repeats 3] [--out benchmarks/speed.csv]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
+GOALS = ("G1", "G2", "G3", "G5", "G6", "G7", "G8")
 QUIET = ["partition=iid", "labels=asis", "validation=0", "evaluation.every=100000", "checkpoint.every=0"]
 
 
@@ -58,12 +59,13 @@ def bare(rounds: int, *overrides: str) -> list[str]:
     return [str(HERE / "bare_loop.py"), str(rounds), "data=npz", *QUIET, *overrides]
 
 
-def run(command: list[str], measure: str) -> float:
-    """Run a command and give the measured number."""
+def run(command: list[str]) -> dict[str, Any]:
+    """Run a command and give what it measured, from its last line."""
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=900)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    return float(json.loads(done.stdout.strip().splitlines()[-1])[measure])
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
 
 
 def small_clients(folder: Path) -> list[str]:
@@ -132,7 +134,7 @@ def measure(cell: Cell, repeats: int, show: Callable[[str], None]) -> None:
     """Run both sides in turn; in a ratio larger is better for us."""
     for repeat in range(repeats):
         order = (cell.ours, cell.theirs) if repeat % 2 == 0 else (cell.theirs, cell.ours)
-        values = {id(command): run(command, cell.measure) for command in order}
+        values = {id(command): float(run(command)[cell.measure]) for command in order}
         cell.rows.append((values[id(cell.ours)], values[id(cell.theirs)]))
         show(f"  {cell.goal} {cell.what}: {cell.rows[-1][0]:.5g} against {cell.rows[-1][1]:.5g}")
 
@@ -142,7 +144,8 @@ def idle_bytes(folder: Path) -> float:
     sides = []
     for clients in (1000, 10000):
         overrides = [images(folder, 500000, 8), *small_clients(folder)[1:], "engine=inline", "rounds=2"]
-        sides.append(run(one(*overrides, f"clients={clients}", f"participation={10 / clients}"), "peak_bytes"))
+        measured = run(one(*overrides, f"clients={clients}", f"participation={10 / clients}"))
+        sides.append(float(measured["peak_bytes"]))
     return (sides[1] - sides[0]) / 9000
 
 
@@ -164,32 +167,54 @@ def verdict(cell: Cell) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", default="results/benchmarks.csv")
-    options = parser.parse_args()
-    chosen = set(filter(None, options.only.split(",")))
-    rows = []
-    with tempfile.TemporaryDirectory() as name:
-        for cell in cells(Path(name)):
-            if not chosen or cell.goal in chosen:
-                measure(cell, options.repeats, lambda line: print(line, flush=True))
-                rows.append(verdict(cell))
-                print(rows[-1], flush=True)
-        if not chosen or "G7" in chosen:
-            print(f"G7 bytes of one more idle client (50 images, so 400 of indices): {idle_bytes(Path(name)):.0f}")
-    out = Path(options.out)
-    kept = (
-        [row for row in csv.DictReader(out.open()) if row["goal"] not in {r["goal"] for r in rows}]
-        if out.exists()
-        else []
-    )
+def data_path(repeats: int) -> list[Cell]:
+    """Give G8's cells, measured."""
+    found = run([str(HERE / "data_path.py"), "--json", "--repeats", str(repeats)])["cells"]
+    return [Cell("G8", item.pop("what"), [], [], **item) for item in found]
+
+
+def comparisons(chosen: set[str], repeats: int, folder: Path) -> Iterator[Cell]:
+    """Give the chosen goals' cells one after another, each when it is measured."""
+    if chosen - {"G8"}:
+        for cell in cells(folder):
+            if cell.goal in chosen:
+                measure(cell, repeats, lambda line: print(line, flush=True))
+                yield cell
+    if "G8" in chosen:
+        yield from data_path(repeats)
+
+
+def keep(row: dict[str, Any], out: Path) -> None:
+    """Put a row into the table, in place of an older one of the same cell."""
+    rows = [row]
+    if out.exists():
+        with out.open(newline="") as file:
+            olds = csv.DictReader(file)
+            rows = [*(old for old in olds if (old["goal"], old["what"]) != (row["goal"], row["what"])), row]
+    rows.sort(key=lambda item: str(item["goal"]))
     with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(row))
         writer.writeheader()
-        writer.writerows([*kept, *rows])
+        writer.writerows(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(GOALS), help=f"goals with commas between: {', '.join(GOALS)}")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=HERE / "speed.csv")
+    options = parser.parse_args()
+    chosen = set(options.only.split(","))
+    if chosen - set(GOALS):
+        parser.error(f"--only {options.only}: must be of {', '.join(GOALS)}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        for cell in comparisons(chosen, options.repeats, Path(name)):
+            row = verdict(cell)
+            print(row, flush=True)
+            keep(row, options.out)
+        if "G7" in chosen:
+            print(f"G7 bytes of one more idle client (50 images, so 400 of indices): {idle_bytes(Path(name)):.0f}")
 
 
 if __name__ == "__main__":

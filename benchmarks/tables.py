@@ -148,8 +148,8 @@ def main() -> None:
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
     parts = [ACCURACY, lead(table), "![Accuracy by setting](docs/images/baselines.png)", HOOKS, hooks(table)]
-    if (ROOT / "results" / "benchmarks.csv").exists():
-        parts += [SPEED, speed(ROOT / "results" / "benchmarks.csv")]
+    if (ROOT / "benchmarks" / "speed.csv").exists():
+        parts += [SPEED, speed(ROOT / "benchmarks" / "speed.csv")]
     readme.write_text(before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + after, encoding="utf-8")
 
 

@@ -22,9 +22,8 @@ from fedssl.data.views import ClientData
 from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
 from fedssl.rng import Rng
 from fedssl.runtime import autocast, choose_device, one_thread
-from fedssl.wire import array_record, decode, encode, tensors_of
+from fedssl.wire import PROTOCOL, array_record, decode, encode, tensors_of
 
-PROTOCOL = 1
 KEPT = "kept."
 """Prefix of the tensors that the personalization hook keeps, inside the client's memory."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from fedssl.assembly import split_of
 from fedssl.config import Experiment
 from fedssl.data.base import SOURCES, Dataset
 from fedssl.data.cache import open_dataset
 from fedssl.data.views import ClientData
-from fedssl.partition.base import LABELS, PARTITIONS
-from fedssl.partition.split import Split, cached_split
+from fedssl.partition.split import Split
 
 
 class LocalData:
@@ -20,14 +20,7 @@ class LocalData:
         self.flip = source.flip
         self.device = device
         self.dataset: Dataset = open_dataset(source)
-        self.split: Split = cached_split(
-            self.dataset,
-            PARTITIONS.create(experiment.partition),
-            LABELS.create(experiment.labels),
-            experiment.clients,
-            validation=experiment.validation,
-            seed=experiment.seed,
-        )
+        self.split: Split = split_of(experiment, self.dataset)
         self.given = self.split.given(len(self.dataset.train))
 
     def client(self, client_id: int) -> ClientData:

@@ -12,9 +12,11 @@ import torch
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.config import ConfigError, Experiment, sha256
 from fedssl.data.base import SOURCES, Dataset
-from fedssl.methods.base import METHODS, Method
+from fedssl.methods.base import METHODS, Method, check_task
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
+from fedssl.partition.base import LABELS, PARTITIONS
+from fedssl.partition.split import Split, cached_split
 from fedssl.personalization.base import PERSONALIZATIONS, PersonalizationHook
 from fedssl.rng import Rng
 from fedssl.tasks.base import TASKS, Task
@@ -37,6 +39,7 @@ def assemble(experiment: Experiment) -> Parts:
     if experiment.method_source:
         load_source(experiment.method_source, experiment.method_file)
     method = METHODS.create(experiment.method)
+    check_task(method.name, experiment.data["name"])
     calibration, personalization = dict(experiment.calibration), dict(experiment.personalization)
     if calibration["name"] == "method":
         calibration["name"] = method.calibration
@@ -68,8 +71,20 @@ def load_source(source: str, path: str) -> None:
         raise
 
 
+def split_of(experiment: Experiment, dataset: Dataset) -> Split:
+    """Give the experiment's split of its data set, computed once and cached. Raises ConfigError."""
+    return cached_split(
+        dataset,
+        PARTITIONS.create(experiment.partition),
+        LABELS.create(experiment.labels),
+        experiment.clients,
+        validation=experiment.validation,
+        seed=experiment.seed,
+    )
+
+
 def initial_model(experiment: Experiment, dataset: Dataset, device: torch.device) -> torch.nn.Module:
-    """Build the network with the initial weights of this seed, or those of `model.weights`."""
+    """Build the network with the initial weights of this seed."""
     spec = MODELS.create(experiment.model)
     generator = Rng(experiment.seed).torch("initial weights")
     return build_model(spec, dataset.shape, dataset.num_classes, generator).to(device)

@@ -190,7 +190,7 @@ class Experiment:
     seed: int = option(0, "fixes split, initial weights, sampling and augmentation", low=0, high=2**63 - 1)
     precision: str = option("fp32", "arithmetic of training and scoring", choices=("fp32", "bf16", "auto"))
     device: str = option("auto", "where models run", choices=("auto", "cpu", "cuda", "mps"))
-    deadline: float = option(3600.0, "seconds a round may take", above=0)
+    deadline: float = option(3600.0, "seconds that one exchange with the clients may take", above=0)
     out: str = option("", "run directory; empty = runs/DATE-METHOD")
     method_file: str = option("", "path of a Python file that registers a method of one's own")
     method_source: str = option("", "text of `method_file`; filled in by the command line")

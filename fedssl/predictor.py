@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
@@ -87,8 +88,11 @@ def save(
     calibration: Mapping[str, Any],
     *,
     meta: Meta,
+    partial: str = "",
 ) -> None:
     """Write model.safetensors and model.json, each atomically; the JSON holds the tensors' hash.
+
+    `partial` says which parts of the model stay elsewhere; `load` refuses such a model.
 
     Tensors keep their names; those of `extra` (the server's, for calibration) begin with `extra/`.
     """
@@ -102,6 +106,7 @@ def save(
         "model": dict(model_choice),
         "calibration": dict(calibration),
         **asdict(meta),
+        **({"partial": partial} if partial else {}),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     write_atomically(Path(directory) / "model.safetensors", content)
@@ -114,6 +119,8 @@ def load(directory: str | Path) -> Predictor:
     from safetensors.torch import load as from_bytes
 
     described, content = _read(Path(directory))
+    if partial := described.get("partial"):
+        raise ConfigError("predict", str(directory), f"a run with one whole model; of this one, {partial}")
     tensors = {name: tensor.clone() for name, tensor in from_bytes(content).items()}
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EXTRA)}
     extra = {name.removeprefix(_EXTRA): tensors[name] for name in tensors.keys() - state.keys()}
@@ -186,7 +193,7 @@ def _read(directory: Path) -> tuple[dict[str, Any], bytes]:
         raise ConfigError("run", str(directory), allowed) from None
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise ConfigError("run", str(directory), f"a run whose model.json has format {_FORMAT}")
-    if meta["sha256"] != hashlib.sha256(content).hexdigest():
+    if meta.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ConfigError("run", str(directory), "a run whose model.json belongs to its model.safetensors")
     return meta, content
 
@@ -197,7 +204,7 @@ def _read_npz(path: Path) -> NDArray[Any]:
             name = next((name for name in _ARRAYS if name in arrays), None)
             if name is not None:
                 return np.asarray(arrays[name])
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError) as error:
         raise ConfigError("data", str(path), f"a readable .npz ({error})") from None
     raise ConfigError("data", str(path), f"an .npz with an array named {', '.join(_ARRAYS)}")
 
@@ -209,7 +216,7 @@ def _read_image(path: Path, shape: Shape) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             picture = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError("data", str(path), f"a readable image ({error})") from None
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)

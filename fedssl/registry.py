@@ -41,10 +41,10 @@ class Registry(Generic[T]):
         """Import every module of the package, so that its choices register themselves."""
         if self._loaded:
             return
-        self._loaded = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"{self.package}.{module.name}")
+        self._loaded = True
 
     def names(self) -> list[str]:
         """Give the names of all choices, sorted."""

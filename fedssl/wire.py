@@ -13,6 +13,8 @@ import torch
 
 T = TypeVar("T")
 VALUES = "values"
+PROTOCOL = 1
+"""Version of what clients and server say to each other."""
 
 
 @functools.cache
@@ -107,8 +109,8 @@ def decode(cls: type[T], records: Mapping[str, Any], tensors: Callable[[str, Any
 
 
 def tensors_of(record: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Copy a record's arrays into tensors that torch owns: a view's alignment would change the last bits."""
-    return {name: torch.tensor(array.numpy()) for name, array in record.items()}
+    """Copy a record's arrays into C-contiguous tensors of their own: alignment and strides change the last bits."""
+    return {name: torch.from_numpy(np.array(array.numpy(), order="C", copy=True)) for name, array in record.items()}
 
 
 def _number_pair(value: Any) -> Any:

@@ -12,12 +12,11 @@ from typing import Any, Protocol
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedssl.assembly import Parts, assemble, initial_model
+from fedssl.assembly import Parts, assemble, initial_model, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.data.cache import open_dataset
-from fedssl.partition.base import LABELS, PARTITIONS
-from fedssl.partition.split import Split, cached_split
+from fedssl.partition.split import Split
 from fedssl.predictor import Meta
 from fedssl.predictor import save as save_model
 from fedssl.rng import Rng
@@ -36,6 +35,9 @@ class Watcher(Protocol):
     def begin(self, experiment: Experiment, first_round: int) -> None:
         """Note that the rounds begin."""
 
+    def client(self, client_id: int) -> None:
+        """Note a client's answer."""
+
     def round(self, record: dict[str, Any]) -> None:
         """Note a finished round's record."""
 
@@ -47,6 +49,9 @@ class Silence:
     """A watcher that shows nothing."""
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
+        """Do nothing."""
+
+    def client(self, client_id: int) -> None:
         """Do nothing."""
 
     def round(self, record: dict[str, Any]) -> None:
@@ -77,14 +82,7 @@ class Run:
         self.watcher = watcher
         self.parts: Parts = assemble(experiment)
         self.dataset = open_dataset(SOURCES.create(experiment.data))
-        self.split: Split = cached_split(
-            self.dataset,
-            PARTITIONS.create(experiment.partition),
-            LABELS.create(experiment.labels),
-            experiment.clients,
-            validation=experiment.validation,
-            seed=experiment.seed,
-        )
+        self.split: Split = split_of(experiment, self.dataset)
         self.model = initial_model(experiment, self.dataset, device)
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
@@ -100,22 +98,29 @@ class Run:
         """Run all rounds and write everything. A failure leaves a summary that says so, and is raised again."""
         if self.directory is not None:
             self.journal = Journal(self.directory)
-        if resume and self.journal is not None:
+        resumed = resume and self.journal is not None
+        if resumed:
             self._resume(grid)
-        else:
-            self.begin()
-        if self.directory is not None:
-            self.split.save(self.directory / "split.npz")
-        self.strategy.on_round = lambda round_: self._finish_round(grid, round_)
-        self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
-        self.began = time.perf_counter() - self.elapsed
         try:
+            if not resumed:
+                self.begin()
+            self._announce(grid)
+            self.began = time.perf_counter() - self.elapsed
             self.strategy.start(grid, first_round=self.first_round)
         except BaseException as error:
             self._finish_early(grid, error)
             raise
         if self.journal is not None:
             self._finish(grid, self.journal, "done")
+
+    def _announce(self, grid: Grid) -> None:
+        """Write the split, and tell the watcher what begins."""
+        if self.directory is not None:
+            self.split.save(self.directory / "split.npz")
+        self.strategy.on_round = lambda round_: self._finish_round(grid, round_)
+        self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
+        if self.strategy.keeps_parts and not isinstance(grid, checkpoint.HoldsMemory):
+            self._warn("this run cannot be resumed: what clients keep is out of the server's reach on this engine")
 
     def begin(self) -> None:
         """Make the first server state, which a method may train for; a resumed run has no need of it."""
@@ -142,6 +147,9 @@ class Run:
                     f"{len(snapshot.memories)} clients; resume with engine.name=ray or inline"
                 )
             grid.restore_memories(snapshot.memories)
+        self.strategy.holders = set(snapshot.progress["holders"])
+        self.strategy.with_memory = set(snapshot.progress["with_memory"])
+        self._check_memories(snapshot)
         device = next(self.model.parameters()).device
         self.strategy.server = replace(
             snapshot.server,
@@ -150,12 +158,21 @@ class Run:
         )
         self.finished = self.strategy.server
         self.strategy.aggregator.restore(snapshot.aggregator)
-        self.strategy.holders = set(snapshot.progress["holders"])
-        self.strategy.with_memory = set(snapshot.progress["with_memory"])
         self._keep_precision(str(snapshot.progress["precision"]))
         self.elapsed = snapshot.progress["elapsed"]
         self.first_round = snapshot.round_ + 1
-        self.journal.cut(snapshot.round_)
+        try:
+            self.journal.cut(snapshot.round_)
+        except ValueError as error:
+            raise checkpoint.CheckpointError(str(error)) from None
+
+    def _check_memories(self, snapshot: checkpoint.Snapshot) -> None:
+        lost = (self.strategy.with_memory | self.strategy.holders) - snapshot.memories.keys()
+        if lost:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint lacks the memory of {len(lost)} clients, which engine=flower cannot save: "
+                "a method or personalization with client memory cannot be resumed after engine=flower"
+            )
 
     def _keep_precision(self, name: str) -> None:
         """Go on in the arithmetic that the run began with, whatever `auto` would be on this machine."""
@@ -196,6 +213,9 @@ class Run:
             with contextlib.suppress(Exception):
                 self.watcher.warn(f"{type(self.watcher).__name__}: {type(error).__name__}: {error}")
 
+    def _warn(self, line: str) -> None:
+        self._tell(lambda: self.watcher.warn(line))
+
     def _finish_early(self, grid: Grid, error: BaseException) -> None:
         """Write what there is of a run that ends by `error`, which no second failure may hide."""
         if self.journal is None:
@@ -232,12 +252,13 @@ class Run:
 
     def _finish(self, grid: Grid, journal: Journal, status: str) -> None:
         """Write what follows from the rounds so far; a run that is not done has no hash of its memories."""
+        begun = bool(self.finished.model)
         facts: dict[str, Any] = {
             "status": status,
             "workers": getattr(grid, "num_workers", 0),
             "split_sha256": self.split.sha256,
-            "weights_sha256": weights_sha256(self.finished),
-            "memory_sha256": memories_sha256(self._digests(grid)) if status == "done" else None,
+            "weights_sha256": weights_sha256(self.finished) if begun else None,
+            "memory_sha256": self._memory_sha256(grid) if status == "done" else None,
         }
         journal.write_clients(
             {
@@ -246,7 +267,13 @@ class Run:
                 "num_test": [len(self.split.client(k).test) for k in range(self.split.num_clients)],
             }
         )
-        if not self.strategy.keeps_parts:
+        if begun:
+            self._write_model(journal)
+        journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
+
+    def _write_model(self, journal: Journal) -> None:
+        partial = self.strategy.keeps_parts
+        if not partial:
             journal.write_json("reliability.json", self.scorer.reliability(self.finished))
         save_model(
             journal.directory,
@@ -255,8 +282,16 @@ class Run:
             extra=self.finished.extra,
             calibration=self.experiment.calibration,
             meta=Meta(self.dataset.shape, self.dataset.class_names, self.dataset.mean, self.dataset.std),
+            partial=f"parts stay at the clients (personalization={self.parts.personalization.name})" if partial else "",
         )
-        journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
+
+    def _memory_sha256(self, grid: Grid) -> str | None:
+        """Give the hash of all clients' memories; none, with a warning, unless all that have one tell theirs."""
+        digests = self._digests(grid)
+        if missing := sorted(self.strategy.with_memory - digests.keys()):
+            self._warn(f"no memory_sha256: clients {', '.join(map(str, missing))} did not tell the hash of theirs")
+            return None
+        return memories_sha256(digests)
 
     def _digests(self, grid: Grid) -> dict[int, str]:
         holders = sorted(self.strategy.with_memory)
@@ -270,9 +305,10 @@ class Run:
         ]
         digests: dict[int, str] = {}
         for reply in grid.send_and_receive(messages, timeout=self.experiment.deadline) if messages else []:
-            if not reply.has_error():
-                client_id = self.strategy.clients[reply.metadata.src_node_id]
-                digests[client_id] = str(reply.content.config_records["client"]["digest"])
+            client_id = self.strategy.clients.get(reply.metadata.src_node_id, -1)
+            told = None if reply.has_error() else reply.content.get("client")
+            if client_id in self.strategy.with_memory and isinstance(told, ConfigRecord) and "digest" in told:
+                digests[client_id] = str(told["digest"])
         return digests
 
 

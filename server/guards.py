@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -26,10 +26,13 @@ class Refused(ValueError):
     """An answer that the server does not use; the text says why."""
 
 
-def accept(reply: Message, client_id: int, template: State) -> Update:
+def accept(
+    reply: Message, client_id: int, template: State, check_statistics: Callable[[State], None] = lambda _: None
+) -> Update:
     """Give the update in a reply whose tensors have the template's names, shapes and types, all finite.
 
-    Raises Refused with the client's own traceback or with what is wrong with its answer.
+    `check_statistics` is the calibration hook's own check. Raises Refused with the client's own traceback or with
+    what is wrong with its answer.
     """
     if reply.has_error():
         raise Refused(reply.error.reason or f"error {reply.error.code} without a text")
@@ -44,6 +47,10 @@ def accept(reply: Message, client_id: int, template: State) -> Update:
     for name, tensor in (*update.state.items(), *update.statistics.items()):
         if not is_finite(tensor):
             raise Refused(f"{name} holds NaN or infinity")
+    try:
+        check_statistics(update.statistics)
+    except Exception as error:
+        raise Refused(f"statistics are refused: {error}") from None
     return update
 
 

@@ -9,10 +9,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedssl.rng import Rng
+from fedssl.wire import PROTOCOL
 
-PROTOCOL = 1
 NAME = "client-"
 POLL_SECONDS = 0.5
+ASK_SECONDS = 10.0
 
 
 class FederationError(RuntimeError):
@@ -22,24 +23,30 @@ class FederationError(RuntimeError):
 def discover(grid: Grid, num_clients: int, experiment: ConfigRecord, deadline: float) -> dict[int, int]:
     """Give the node id of every client id, waiting at most `deadline` seconds for all to appear.
 
-    A node named `client-<id>` is known by its name, any other is asked once. Raises FederationError naming the
-    numbers if too few appear, and the id if two nodes claim one.
+    A node named `client-<id>` is known by its name, any other is asked until it answers. Raises FederationError
+    naming the numbers if too few appear, and the id if two nodes claim one.
     """
     found: dict[int, int] = {}
-    asked: set[int] = set()
+    known: set[int] = set()
+    patience = ASK_SECONDS
     end = time.monotonic() + deadline
     while True:
         unknown = []
         for info in grid.get_nodes():
-            if info.node_id in asked:
+            if info.node_id in known:
                 continue
-            asked.add(info.node_id)
             if info.name.startswith(NAME) and info.name[len(NAME) :].isdigit():
+                known.add(info.node_id)
                 _claim(found, int(info.name[len(NAME) :]), info.node_id, num_clients)
             else:
                 unknown.append(info.node_id)
-        for client_id, node_id in _ask(grid, unknown, experiment, max(0.1, end - time.monotonic())):
+        answers = _ask(grid, unknown, experiment, max(0.1, min(patience, end - time.monotonic())))
+        for client_id, node_id in answers:
+            known.add(node_id)
             _claim(found, client_id, node_id, num_clients)
+        if len(answers) < len(unknown):
+            # Longer each time: questions that pile up at slow nodes would never be answered in time.
+            patience *= 2
         if len(found) == num_clients:
             return dict(sorted(found.items()))
         if time.monotonic() >= end:

@@ -101,7 +101,7 @@ class MethodStrategy(Strategy):
         """Give one message for each client of the round, or of the sweep, with what the method sends it."""
         del arrays, config, grid
         step = self._step(server_round, self._phase)
-        self._templates = {}
+        self._templates, self._encoded = {}, {}
         asked: Iterable[int] = self.current.cohort if self._phase == "train" else self.nodes
         return [self._message(client_id, step, f"train.{self._exchange}") for client_id in asked]
 
@@ -222,9 +222,10 @@ class MethodStrategy(Strategy):
 
     def _accept(self, replies: Iterable[Message]) -> list[Update]:
         updates: dict[int, Update] = {}
+        check = self.parts.calibration.check
         for client_id, reply in self._first_of_each(replies, self._templates):
             try:
-                updates[client_id] = guards.accept(reply, client_id, self._templates[client_id])
+                updates[client_id] = guards.accept(reply, client_id, self._templates[client_id], check)
             except guards.Refused as error:
                 self.current.failed[client_id] = str(error)
                 continue
@@ -243,8 +244,8 @@ class MethodStrategy(Strategy):
         if self.keeps_parts:
             self.holders.add(client_id)
         client = reply.content.get("client")
-        if isinstance(client, ConfigRecord) and client.get("memory", 0):
-            self.with_memory.add(client_id)
+        has_memory = isinstance(client, ConfigRecord) and bool(client.get("memory", 0))
+        (self.with_memory.add if has_memory else self.with_memory.discard)(client_id)
         self._personal.collect(client_id, reply)
 
     def _check_enough(self, updates: Mapping[int, Update]) -> None:

@@ -119,7 +119,7 @@ def predict(argv: Sequence[str]) -> int:
 
     model = load(Path(paths[0]))
     names, images = read_images(own_path(options["--data"]), model.meta.shape)
-    out = Path(options.get("--out", "predictions.csv"))
+    out = Path(own_path(options.get("--out", "predictions.csv")))
     if out.is_dir() or not out.parent.is_dir():
         raise ConfigError("--out", str(out), "a file in a folder that exists")
     labels, confidences = model(images)
@@ -189,9 +189,10 @@ def _multirun(given: dict[str, str], experiments: Sequence[Any]) -> int:
     import datetime
 
     from fedssl.report.compare import compare
+    from simulations.compose import own_path
     from simulations.run import check_out, prepare
 
-    base = Path(given.get("out") or f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun")
+    base = Path(own_path(given.get("out", "")) or f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun")
     check_out(str(base))
     for item in experiments:
         prepare(item)

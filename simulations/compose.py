@@ -24,7 +24,7 @@ from fedssl.aggregation import AGGREGATIONS
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import PARTS, ConfigError, Experiment, from_dict, nearest
 from fedssl.data.base import SOURCES
-from fedssl.methods.base import METHODS
+from fedssl.methods.base import METHODS, check_task
 from fedssl.models.base import MODELS
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.personalization.base import PERSONALIZATIONS
@@ -95,12 +95,16 @@ def check(experiment: Experiment) -> Experiment:
     """Check every choice and how they fit together, and write out all their options. Raises ConfigError."""
     _check_sizes(dataclasses.asdict(experiment))
     filled: dict[str, Any] = {}
+    experiment = dataclasses.replace(experiment, method_file=_absolute(experiment.method_file))
     for group, registry in REGISTRIES.items():
         choice = getattr(experiment, group)
+        if group == "data" and isinstance(choice.get("path"), str):
+            choice = {**choice, "path": _absolute(choice["path"])}
         if choice["name"] == OWN and group in ("calibration", "personalization"):
             choice = {**choice, "name": getattr(METHODS.get(experiment.method["name"]), group)}
         made = registry.create(choice)
         filled[group] = {"name": choice["name"], **_as_declared(made)}
+    check_task(experiment.method["name"], experiment.data["name"])
     for key in PARTS:
         filled[key] = type(getattr(experiment, key))(**_as_declared(getattr(experiment, key)))
     experiment = dataclasses.replace(experiment, **{**_as_declared(experiment), **filled})
@@ -174,6 +178,11 @@ def own_path(text: str) -> str:
     """Expand a leading `~`; where no user of that name is, the `~` is part of the file's name."""
     path = os.path.expanduser(text)
     return os.path.abspath(path) if path.startswith("~") else path
+
+
+def _absolute(text: str) -> str:
+    """Give a path that means the same from another folder and to a worker; empty stays empty."""
+    return os.path.abspath(own_path(text)) if text else text
 
 
 def _parse(text: str) -> Any:

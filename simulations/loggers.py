@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from server.app import Watcher
 
 Write = Callable[[dict[str, float], int], None]
+Warn = Callable[[str], None]
 SPLITS = ("train", "validation", "test")
 COSTS = ("seconds", "bytes_up", "bytes_down")
 MAX_PARAM = 250
@@ -31,15 +32,15 @@ class Scribe:
         self.watcher.begin(experiment, first_round)
 
     def client(self, client_id: int) -> None:
-        """Hand on, to a watcher that counts clients."""
-        count = getattr(self.watcher, "client", None)
-        if count is not None:
-            count(client_id)
+        """Hand on."""
+        self.watcher.client(client_id)
 
     def round(self, record: dict[str, Any]) -> None:
-        """Write the round's numbers, then hand on."""
-        self.write(scalars(record), int(record["round"]))
-        self.watcher.round(record)
+        """Write the round's numbers, and hand on even if that fails."""
+        try:
+            self.write(scalars(record), int(record["round"]))
+        finally:
+            self.watcher.round(record)
 
     def warn(self, line: str) -> None:
         """Hand on."""
@@ -58,12 +59,20 @@ def scalars(record: dict[str, Any]) -> dict[str, float]:
 def logging_to(name: str, experiment: Experiment, watcher: Watcher) -> Iterator[Watcher]:
     """Give a watcher that also writes to `tensorboard` or `mlflow`, in the run directory."""
     opened = _tensorboard if name == "tensorboard" else _mlflow
-    with opened(experiment) as write:
+    with opened(experiment, watcher.warn) as write:
         yield Scribe(watcher, write)
 
 
+def _close(close: Callable[[], object], warn: Warn) -> None:
+    """Close a logger; one that fails, such as a server gone, neither fails the run nor hides its error."""
+    try:
+        close()
+    except Exception as error:
+        warn(f"logger not closed: {type(error).__name__}: {error}")
+
+
 @contextmanager
-def _tensorboard(experiment: Experiment) -> Iterator[Write]:
+def _tensorboard(experiment: Experiment, warn: Warn) -> Iterator[Write]:
     from torch.utils.tensorboard import SummaryWriter
 
     writer: Any = SummaryWriter(Path(experiment.out) / "tensorboard")  # type: ignore[no-untyped-call]
@@ -77,11 +86,11 @@ def _tensorboard(experiment: Experiment) -> Iterator[Write]:
     try:
         yield write
     finally:
-        writer.close()
+        _close(writer.close, warn)
 
 
 @contextmanager
-def _mlflow(experiment: Experiment) -> Iterator[Write]:
+def _mlflow(experiment: Experiment, warn: Warn) -> Iterator[Write]:
     """Write to the server that MLFLOW_TRACKING_URI names, else to a database in the run directory."""
     from mlflow.tracking import MlflowClient
 
@@ -109,7 +118,7 @@ def _mlflow(experiment: Experiment) -> Iterator[Write]:
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run, status)
+        _close(lambda: client.set_terminated(run, status), warn)
 
 
 def _flat(experiment: Experiment) -> dict[str, str]:

@@ -22,7 +22,6 @@ class Display:
         self.first = 1
         self.cohort = 0
         self.answered = 0
-        self.scores = ""
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
         """Show what begins."""

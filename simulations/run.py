@@ -68,7 +68,7 @@ class Result:
 def simulate(experiment: Experiment | Sequence[str], watcher: Watcher | None = None) -> Result:
     """Run an experiment, given as such or as overrides, and give its result. Raises ConfigError, RoundFailed."""
     if isinstance(experiment, Experiment):
-        return execute(check(experiment), watcher)
+        return execute(check(from_dict(dataclasses.asdict(experiment))), watcher)
     given = unique(experiment)
     if "resume" in given:
         return execute(load_run(given.pop("resume"), given), watcher, resume=True)
@@ -77,8 +77,10 @@ def simulate(experiment: Experiment | Sequence[str], watcher: Watcher | None = N
 
 def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: bool = False) -> Result:
     """Run or resume a checked experiment in its run directory."""
+    from fedssl.assembly import ALLOW_CODE
+
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
-    os.environ["FEDSSL_ALLOW_CODE"] = "1"
+    os.environ[ALLOW_CODE] = "1"
     if not resume:
         check_out(experiment.out)
     prepare(experiment)
@@ -124,20 +126,12 @@ def prepare(experiment: Experiment) -> None:
 
 def prepare_split(experiment: Experiment) -> Split:
     """Decode the data and give the split. Raises ConfigError."""
+    from fedssl.assembly import split_of
     from fedssl.data.base import SOURCES
     from fedssl.data.cache import open_dataset
-    from fedssl.partition.base import LABELS, PARTITIONS
-    from fedssl.partition.split import cached_split
 
     dataset = open_dataset(SOURCES.create(experiment.data))
-    return cached_split(
-        dataset,
-        PARTITIONS.create(experiment.partition),
-        LABELS.create(experiment.labels),
-        experiment.clients,
-        validation=experiment.validation,
-        seed=experiment.seed,
-    )
+    return split_of(experiment, dataset)
 
 
 def load_run(directory: str, overrides: dict[str, str]) -> Experiment:
@@ -157,10 +151,10 @@ def load_run(directory: str, overrides: dict[str, str]) -> Experiment:
     experiment = from_dict({**values, "out": str(path)})
     if experiment.rounds < before.rounds:
         raise ConfigError("rounds", experiment.rounds, f"at least the {before.rounds} of the run")
-    os.environ["FEDSSL_ALLOW_CODE"] = "1"
     if experiment.method_source:
-        from fedssl.assembly import load_source
+        from fedssl.assembly import ALLOW_CODE, load_source
 
+        os.environ[ALLOW_CODE] = "1"
         load_source(experiment.method_source, experiment.method_file)
     return check(experiment)
 
@@ -210,7 +204,7 @@ def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
             executor = RayExecutor(experiment.clients, for_workers(experiment), engine.workers, engine.address)
     try:
         grid = LocalGrid(experiment.clients, executor)
-        grid.on_reply = getattr(watcher, "client", grid.on_reply)
+        grid.on_reply = watcher.client
         create_app(watcher)(grid, server_context(text, resume=resume))
     finally:
         executor.close()

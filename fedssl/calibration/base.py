@@ -38,6 +38,10 @@ class CalibrationHook:
         del model, data, rng
         return {}
 
+    def check(self, statistics: State) -> None:
+        """Check what a client sent before anything is made of it. Raises ValueError: that client is then refused."""
+        del statistics
+
     def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
         """Give new entries of the server's `extra`; `model` are the tensors of the model just aggregated."""
         del model, extra, updates, rng

@@ -51,22 +51,28 @@ class Temperature(CalibrationHook):
             return {}
         return {_NLL: nll, _COUNT: torch.tensor(float(count), dtype=torch.float64)}
 
-    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
-        """Give the new `temperature`; the old one, or 1, without samples or with a sum not finite.
+    def check(self, statistics: State) -> None:
+        """Check that likelihoods and their count are both there, or neither. Raises ValueError."""
+        given = [name for name in (_NLL, _COUNT) if name in statistics]
+        if len(given) == 1:
+            raise ValueError(f"statistics have {given[0]} alone, not both {_NLL} and {_COUNT}")
+        if not given:
+            return
+        nll, count = statistics[_NLL], statistics[_COUNT]
+        if nll.shape != (self.grid,):
+            raise ValueError(f"{_NLL} has shape {tuple(nll.shape)}, not {(self.grid,)}")
+        if count.shape != () or not math.isfinite(float(count)) or float(count) <= 0:
+            raise ValueError(f"{_COUNT}={count.tolist()} is not one number above 0")
 
-        Raises ValueError for statistics of another grid.
-        """
+    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+        """Give the new `temperature`; the old one, or 1, without samples or with a sum not finite."""
         del model, rng
         total = torch.zeros(self.grid, dtype=torch.float64)
         count = 0.0
         for update in sorted(updates, key=lambda update: update.client_id):
-            if _NLL not in update.statistics:
-                continue
-            nll = update.statistics[_NLL]
-            if nll.shape != total.shape:
-                raise ValueError(f"client {update.client_id}: {_NLL} has shape {tuple(nll.shape)}")
-            total += nll.cpu()
-            count += float(update.statistics[_COUNT])
+            if _NLL in update.statistics:
+                total += update.statistics[_NLL].cpu()
+                count += float(update.statistics[_COUNT])
         if count <= 0 or not torch.isfinite(total).all():
             return {_TEMPERATURE: extra.get(_TEMPERATURE, torch.ones((), dtype=torch.float64))}
         return {_TEMPERATURE: torch.tensor(self._minimum(total), dtype=torch.float64)}

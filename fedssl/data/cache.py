@@ -43,11 +43,11 @@ def open_dataset(source: DataSource, cache: Path | None = None) -> Dataset:
         if found is not None:
             return found
         dataset = replace(source.read(), key=key)
-        write_atomically(root / key, partial(_write, dataset))
+        replace_whole(root / key, partial(_write, dataset))
     raise ConfigError("FEDSSL_CACHE", str(root), "a folder whose files can be read back")
 
 
-def write_atomically(target: Path, write: Callable[[Path], None], field: str = "FEDSSL_CACHE") -> None:
+def replace_whole(target: Path, write: Callable[[Path], None], field: str = "FEDSSL_CACHE") -> None:
     """Let `write` fill a new file or folder, then put it in the place of `target`.
 
     A folder there before is moved away. Raises ConfigError on `field`, which names the

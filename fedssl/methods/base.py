@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 
 from fedssl.calibration.base import CalibrationHook
+from fedssl.config import ConfigError
+from fedssl.data.base import SOURCES
 from fedssl.data.views import ClientData
 from fedssl.personalization.base import PersonalizationHook
 from fedssl.registry import Registry
@@ -162,3 +164,11 @@ class Method(ABC):
 
 METHODS: Registry[Method] = Registry("method", "fedssl.methods")
 register = METHODS.register
+
+
+def check_task(method: str, data: str) -> None:
+    """Check that a method serves the task that a data set asks for. Raises ConfigError with those that do."""
+    task = SOURCES.get(data).task
+    if task not in METHODS.get(method).tasks:
+        fit = ", ".join(name for name in METHODS.names() if task in METHODS.get(name).tasks)
+        raise ConfigError("method", method, f"one that serves the task {task} of data={data}: {fit or 'there is none'}")

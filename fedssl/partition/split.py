@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.arrays import stratified
 from fedssl.data.base import Dataset, Indices
-from fedssl.data.cache import cache_directory, write_atomically
+from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.partition.base import Ints, LabelRule, Partition, check_clients
 from fedssl.partition.shares import draw_to_shares
 from fedssl.rng import Rng
@@ -79,7 +79,7 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write the split to a .npz file, whole or not at all. Raises ConfigError on `out`."""
-        write_atomically(Path(path), self._write, "out")
+        replace_whole(Path(path), self._write, "out")
 
     @classmethod
     def load(cls, path: Path) -> Split:
@@ -169,7 +169,7 @@ def cached_split(
         except ConfigError:
             path.unlink(missing_ok=True)
     split = make_split(dataset, partition, labels, num_clients, validation, seed=seed)
-    write_atomically(path, split._write)
+    replace_whole(path, split._write)
     return split
 
 

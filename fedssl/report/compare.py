@@ -13,7 +13,7 @@ from fedssl.report import tables
 from fedssl.report.canvas import PALETTE, label, legend, new_figure, plain, whole_rounds
 from fedssl.report.intervals import Interval, paired_difference, t_interval
 from fedssl.report.page import render, show, write
-from fedssl.report.run import Run, curve, read, rounds_table
+from fedssl.report.run import PERSONAL, Run, curve, read, rounds_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,12 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
     out = Path(out)
     page = out if out.suffix == ".html" else out / "report.html"
     groups, warnings = group_runs([read(Path(directory)) for directory in directories])
-    metric = next(iter(groups[0].runs.values())).main_metric
+    metric = common_metric(groups)
     number = sum(len(group.runs) for group in groups)
     differing = differences(groups)
     figure = curves_figure(groups, metric)
-    caption = "Test scores of the global model; bands are 95 % t-intervals of the mean over seeds."
+    scored = "the clients' own models" if metric.startswith(PERSONAL) else "the global model"
+    caption = f"Test scores of {scored}; bands are 95 % t-intervals of the mean over seeds."
     path = page.parent / "figures" / "compare.png"
     html = render(
         "compare.html.j2",
@@ -130,6 +131,13 @@ def result_rows(groups: Sequence[Group], which: str) -> list[tuple[str, list[str
     ]
 
 
+def common_metric(groups: Sequence[Group]) -> str:
+    """Give the main metric that most settings have, personal or not: the first setting's if equal."""
+    mains = [next(iter(group.runs.values())).main_metric for group in groups]
+    named = list(dict.fromkeys([*mains, *(PERSONAL + name.removeprefix(PERSONAL) for name in mains)]))
+    return max(named, key=lambda name: sum(bool(values_by_seed(group, name, "final")) for group in groups))
+
+
 def _cell(metric: str, interval: Interval) -> str:
     if interval.n == 0:
         return tables.NONE
@@ -183,8 +191,9 @@ def _signed(metric: str, value: float) -> str:
 
 def curves_figure(groups: Sequence[Group], metric: str) -> Figure | None:
     """Draw test metric and loss, a line a group, over rounds in which all its seeds were scored."""
-    curves = {(g.name, name): _curve_table(g, name) for g in groups for name in (metric, "loss")}
-    panels = [name for name in (metric, "loss") if any(len(curves[g.name, name]) for g in groups)]
+    loss = f"{PERSONAL}loss" if metric.startswith(PERSONAL) else "loss"
+    curves = {(g.name, name): _curve_table(g, name) for g in groups for name in (metric, loss)}
+    panels = [name for name in (metric, loss) if any(len(curves[g.name, name]) for g in groups)]
     if not panels:
         return None
     sizes = sorted({len(group.runs) for group in groups})

@@ -46,7 +46,7 @@ CAPTIONS = {
     ),
     "clients": (
         "Spread over clients",
-        "Every client on its own test samples, in rising order of the global model.",
+        "Every client on its own test samples, in rising order of the bars.",
     ),
     "reliability": (
         "Reliability",

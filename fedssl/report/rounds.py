@@ -9,13 +9,14 @@ from fedssl.report.canvas import (
     GREEN,
     GREY,
     PURPLE,
+    SKY,
     VERMILLION,
     label,
     legend,
     new_figure,
     whole_rounds,
 )
-from fedssl.report.run import curve
+from fedssl.report.run import PERSONAL, curve
 from fedssl.report.tables import is_share, title
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
 
     The band spans the 10th to 90th percentile of the clients. None if nothing was scored.
     """
-    panels = [name for name in (metric, "loss") if len(_splits(table, name))]
+    base = metric.removeprefix(PERSONAL)
+    panels = [name for name in (base, "loss") if len(_splits(table, name))]
     if not panels:
         return None
     by_client = _percentiles(clients, metric)
@@ -45,13 +47,14 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
     figure, axes = new_figure("Scores by round", note, 1.3 + 2.7 * len(panels), len(panels), sharex=True)
     for ax, name in zip(axes, panels, strict=True):
         unit = 100 if is_share(name) else 1
-        if name == metric and len(by_client):
+        if name == base and len(by_client):
             band = by_client * unit
-            ax.fill_between(band.index, band["low"], band["high"], color=BLUE, alpha=0.15, linewidth=0)
+            color = BLUE if metric == base else VERMILLION
+            ax.fill_between(band.index, band["low"], band["high"], color=color, alpha=0.15, linewidth=0)
         _draw(ax, table, _score_lines(name))
         label(ax, y=f"{title(name)} (%)" if unit == 100 else f"{title(name)} (nats)")
         if best_round is not None:
-            _mark_best(ax, table, name, best_round)
+            _mark_best(ax, table, name if metric == base else PERSONAL + name, best_round)
     label(axes[-1], "round", axes[-1].get_ylabel())
     whole_rounds(axes[-1])
     legend(figure, axes, columns=2)
@@ -61,14 +64,15 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
 def _score_lines(metric: str) -> Lines:
     return [
         ("test", metric, "test, global model", BLUE),
-        ("test", f"personal_{metric}", "test, personalised models", VERMILLION),
+        ("test", PERSONAL + metric, "test, personalised models", VERMILLION),
         ("validation", metric, "validation, global model", GREEN),
+        ("validation", PERSONAL + metric, "validation, personalised models", SKY),
         ("train", metric, "training, clients' own objective", GREY),
     ]
 
 
 def _splits(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    return table[table["metric"].isin([metric, f"personal_{metric}"])]
+    return table[table["metric"].isin([metric, PERSONAL + metric])]
 
 
 def _percentiles(clients: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -111,7 +115,8 @@ def _mark_best(ax: Axes, table: pd.DataFrame, metric: str, best_round: int) -> N
     values = curve(table, "test", metric)
     if best_round in values.index:
         value = values[best_round] * (100 if is_share(metric) else 1)
-        ax.plot(best_round, value, "*", color=BLUE, markersize=14, markeredgecolor="white")
+        color = VERMILLION if metric.startswith(PERSONAL) else BLUE
+        ax.plot(best_round, value, "*", color=color, markersize=14, markeredgecolor="white")
 
 
 def pseudo_figure(table: pd.DataFrame) -> Figure | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 MAIN_METRICS = ("accuracy", "accuracy_all", "map50")
+PERSONAL = "personal_"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ class Run:
 
     @property
     def main_metric(self) -> str:
-        """Give the name of the metric that sums the run up."""
+        """Give the name of the metric that sums the run up; `personal_` where no global model is scored."""
+        if self.summary.get("main_metric"):
+            return str(self.summary["main_metric"])
         scored = [record.get("test") or {} for record in self.records]
         names = {name for test in scored for name in test} | set(self.summary.get("final") or {})
-        return next((name for name in MAIN_METRICS if name in names), MAIN_METRICS[0])
+        known = (*MAIN_METRICS, *(PERSONAL + name for name in MAIN_METRICS))
+        return next((name for name in known if name in names), MAIN_METRICS[0])
 
 
 def choice(config: Record, group: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedssl.report.canvas import BLUE, GREY, SKY, VERMILLION, label, legend, new_figure
-from fedssl.report.run import last_by_client
+from fedssl.report.run import PERSONAL, last_by_client
 from fedssl.report.tables import is_share, title
 
 if TYPE_CHECKING:
@@ -19,21 +19,22 @@ MAX_NAMED = 40
 def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw a metric by client in rising order, from `clients_table`; None if it has no scores.
 
-    Bars are the global model at its last evaluation, dots the clients' personalised models.
+    Bars are the model that the metric is of at its last evaluation, dots the clients' personalised models.
     """
     unit = 100 if is_share(metric) else 1
     values = last_by_client(clients, metric).sort_values(kind="stable") * unit
-    personal = last_by_client(clients, f"personal_{metric}") * unit
+    personal = last_by_client(clients, PERSONAL + metric) * unit
     if values.empty:
         return None
     round_ = int(clients.dropna(subset=[metric])["round"].max())
     tests = f"; {_tests(clients, round_)} test samples in all" if "num_test" in clients else ""
     note = f"n = {len(values)} clients, each on its own test samples, round {round_}{tests}"
-    figure, axes = new_figure(f"{title(metric).capitalize()} by client", note, 4.4)
+    figure, axes = new_figure(f"{title(metric.removeprefix(PERSONAL)).capitalize()} by client", note, 4.4)
     ax, places = axes[0], range(len(values))
     width = 0.8 if len(values) <= MAX_NAMED else 1.0
-    ax.bar(places, values, width=width, color=SKY, label="global model")
-    _levels(ax, values, BLUE, "global")
+    own = metric.startswith(PERSONAL)
+    ax.bar(places, values, width=width, color=SKY, label="personalised models" if own else "global model")
+    _levels(ax, values, BLUE, "personalised" if own else "global")
     if len(personal):
         size = 6 if len(values) <= MAX_NAMED else 2.5
         dots = personal.reindex(values.index)

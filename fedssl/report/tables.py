@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedssl.metrics import fairness
-from fedssl.report.run import Record, Run, clients_table, last_by_client, number
+from fedssl.report.run import PERSONAL, Record, Run, clients_table, last_by_client, number
 
 if TYPE_CHECKING:
     from fedssl.report.split import Split
@@ -42,14 +42,14 @@ class Outcome:
 
 def title(metric: str) -> str:
     """Give a metric's name in words."""
-    base = metric.removeprefix("personal_")
+    base = metric.removeprefix(PERSONAL)
     words = WORDS.get(base, base.replace("_", " "))
     return f"{words}, personalised" if base != metric else words
 
 
 def is_share(metric: str) -> bool:
     """Say whether a metric is a share of 0..1, shown in percent."""
-    return metric.removeprefix("personal_").startswith(SHARES)
+    return metric.removeprefix(PERSONAL).startswith(SHARES)
 
 
 def shown(metric: str, value: float | None) -> str:
@@ -61,7 +61,7 @@ def shown(metric: str, value: float | None) -> str:
 
 def sort_key(metric: str) -> tuple[bool, int, str]:
     """Order metrics: global before personalised, the usual names first."""
-    base = metric.removeprefix("personal_")
+    base = metric.removeprefix(PERSONAL)
     return base != metric, ORDER.index(base) if base in ORDER else len(ORDER), base
 
 
@@ -107,19 +107,23 @@ def values_table(result: Outcome) -> list[tuple[str, str, str]]:
 
 def sentence(run: Run, result: Outcome) -> str:
     """Say in plain words what the run came to."""
-    name, metric = title(result.metric), result.metric
+    metric = result.metric
+    own, name = metric.startswith(PERSONAL), title(metric.removeprefix(PERSONAL))
     if metric not in result.final:
         rounds = f"{len(run.records)} rounds" if len(run.records) != 1 else "1 round"
         return f"No model was scored on test samples; the journal holds {rounds}."
-    text = f"The global model ended at a test {name} of {shown(metric, result.final[metric])}"
+    lead = f"The clients' own models ended at a mean test {name}" if own else f"The global model ended at a test {name}"
+    text = f"{lead} of {shown(metric, result.final[metric])}"
     text += f" (round {result.final.get('round', math.nan):.0f})"
     if metric in result.best:
         text += f"; the round that was best on validation is {result.best.get('round', math.nan):.0f}"
         text += f", with {shown(metric, result.best[metric])} on test"
     if result.spread:
         low, mean = (shown(metric, result.spread.get(key)) for key in ("p10", "mean"))
-        text += f"; over clients it has mean {mean} and 10th percentile {low}"
-    personal = f"personal_{metric}"
+        text += (
+            f"; the 10th percentile is {low}" if own else f"; over clients it has mean {mean} and 10th percentile {low}"
+        )
+    personal = PERSONAL + metric
     if personal in result.final:
         text += f"; personalised models reach {shown(personal, result.final[personal])}"
     return text + "."
@@ -144,6 +148,8 @@ def _status_warnings(run: Run) -> list[str]:
         reached = f"{len(run.records)} of {planned} rounds are in the journal"
         found.append(f"This run is {run.status}{reason}: {reached}; all values below are of those.")
     gone = [name for name in run.missing if name != "summary.json"]
+    if run.main_metric.startswith(PERSONAL) and "reliability.json" in gone:
+        gone.remove("reliability.json")  # it is of the global model, which such a run does not score
     if gone:
         found.append(f"Not in the run directory, so left out or rebuilt from the journal: {', '.join(gone)}.")
     return found

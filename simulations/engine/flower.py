@@ -26,7 +26,7 @@ END_SECONDS = 5.0
 
 def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) -> None:
     """Run to the end. Raises what the server raised, and EngineError if the runtime broke down."""
-    stop, ended = threading.Event(), threading.Event()
+    stop, ended, interrupted = threading.Event(), threading.Event(), threading.Event()
     failures: list[BaseException] = []
     server = create_server(watcher)
     app = ServerApp()
@@ -35,7 +35,8 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
     def main(grid: Grid, context: Context) -> None:
         # run_simulation hands over no run_config, so it is set here.
         context.run_config = {"experiment": text, "resume": resume}
-        grid.send_and_receive = _until(stop, grid)  # type: ignore[method-assign]
+        grid.send_and_receive = _until(stop, interrupted, grid)  # type: ignore[method-assign]
+        grid.num_workers = _workers(experiment)  # type: ignore[attr-defined]
         try:
             server(grid, context)
         except BaseException as error:
@@ -49,6 +50,8 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
             warnings.simplefilter("ignore")
             run_simulation(app, create_app(), num_supernodes=experiment.clients, backend_config=_backend(experiment))
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            interrupted.set()
         stop.set()
         ended.wait(END_SECONDS)
         if isinstance(error, KeyboardInterrupt):
@@ -59,15 +62,17 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
 
 
 def _backend(experiment: Experiment) -> Any:
-    workers = experiment.engine.workers or os.cpu_count() or 1
-    cores = max(os.cpu_count() or 1, workers)
     return {
-        "client_resources": {"num_cpus": max(1, cores // workers), "num_gpus": 0.0},
-        "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False},
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": _workers(experiment), "include_dashboard": False, "log_to_driver": False},
     }
 
 
-def _until(stop: threading.Event, grid: Grid) -> Callable[..., Iterable[Message]]:
+def _workers(experiment: Experiment) -> int:
+    return experiment.engine.workers or os.cpu_count() or 1
+
+
+def _until(stop: threading.Event, interrupted: threading.Event, grid: Grid) -> Callable[..., Iterable[Message]]:
     """Give a `send_and_receive` that ends when the runtime has: Flower's own would wait for its timeout."""
 
     def send_and_receive(messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -75,6 +80,8 @@ def _until(stop: threading.Event, grid: Grid) -> Callable[..., Iterable[Message]
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
         replies: list[Message] = []
         while waiting and time.monotonic() < end:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             if stop.is_set():
                 raise EngineError("the run was ended while clients were at work")
             found = list(grid.pull_messages(waiting))

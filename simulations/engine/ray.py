@@ -19,6 +19,7 @@ from simulations.engine.grid import Answer, Task
 
 START_SECONDS = 120.0
 LOOK_SECONDS = 15.0
+FETCH_SECONDS = 300.0
 SMALL_SECONDS = 0.05
 MAX_DEATHS = 2
 
@@ -95,6 +96,8 @@ def start_ray(workers: int, address: str) -> None:
     """Start Ray on this machine, or join the cluster at `address`. Raises EngineError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray runs its workers at niceness 15: beside any other process they would hardly move.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     cores = os.cpu_count() or 1
     settings: dict[str, Any] = {"address": address} if address else {"num_cpus": max(cores, workers)}
     try:
@@ -132,7 +135,11 @@ class RayExecutor:
         self.actors: list[_Actor] = []
         self.seconds: dict[int, float] = {}
         self.store: dict[int, tuple[ArrayRecord, Shared]] = {}
-        self._start([self._spawn() for _ in range(self.num_workers)])
+        try:
+            self._start([self._spawn() for _ in range(self.num_workers)])
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, tasks: list[Task], timeout: float) -> Iterator[Answer]:
         """Run the tasks; a client that kills two workers, or is late, is answered for by an error."""
@@ -152,13 +159,14 @@ class RayExecutor:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=wait)
             if not ready and time.monotonic() >= end:
                 yield from self._late(queue, pending)
+                self._forget()
                 return
             if not ready:
                 check_alive(pending.values())
                 continue
             actor = pending.pop(ready[0])
             try:
-                replies, states = ray.get(actor.refs)
+                replies, states = ray.get(actor.refs, timeout=FETCH_SECONDS)
             except RayError as error:
                 yield from self._bury(actor, error, queue, deaths)
                 idle.append(self.actors[-1])
@@ -178,13 +186,12 @@ class RayExecutor:
             ray.shutdown()
 
     def _expected(self, task: Task) -> float:
-        """Give the seconds that the client took last time."""
-        return self.seconds.get(task.client_id, math.inf)
+        """Give the seconds that the client took last time; an unknown one counts as the slowest known."""
+        return self.seconds.get(task.client_id, max(self.seconds.values(), default=math.inf))
 
     def _take(self, queue: list[Task], free: int, deaths: dict[int, int]) -> list[Task]:
         """Give the next batch: even shares of small work, single clients of large or suspect work."""
-        first = self.seconds.get(queue[0].client_id, 0.0)
-        if deaths or first > SMALL_SECONDS:
+        if deaths or self._expected(queue[0]) > SMALL_SECONDS:
             return [queue.pop(0)]
         count = -(-len(queue) // free)
         # Every `free`-th client, so that long and short ones spread evenly.
@@ -213,6 +220,8 @@ class RayExecutor:
     def _bury(self, actor: _Actor, error: RayError, queue: list[Task], deaths: dict[int, int]) -> Iterator[Answer]:
         """Replace a dead worker; its clients run again one by one, but none that killed two."""
         self.actors.remove(actor)
+        # It may live on after an error of another kind, and would keep its CPU from the new one.
+        ray.kill(actor.handle)
         self._start([self._spawn()])
         for task in actor.batch:
             deaths[task.client_id] = deaths.get(task.client_id, 0) + 1
@@ -226,6 +235,7 @@ class RayExecutor:
         """Answer for all that is not done, and replace the workers that are still at it."""
         busy = list(pending.values())
         for task in [*queue, *(task for actor in busy for task in actor.batch)]:
+            self.seconds[task.client_id] = math.inf
             yield Answer(task.client_id, internals.error_reply(task.message, "no answer within the deadline"), None)
         for actor in busy:
             ray.kill(actor.handle)

@@ -72,6 +72,13 @@ def test_a_directory_without_a_whole_model_is_refused(tmp_path):
         load(tmp_path)
 
 
+def test_a_model_whose_parts_stay_elsewhere_is_refused(tmp_path):
+    model = build_model(MODELS.create(CHOICE), META.shape, 3, Rng(1).torch("init"))
+    save(tmp_path, CHOICE, model.state_dict(), {}, {"name": "none"}, meta=META, partial="heads stay at the clients")
+    with pytest.raises(ConfigError, match=r"^predict=.*one whole model; of this one, heads stay at the clients"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["x", "images", "x_test", "test_images"])
 def test_npz_rows_are_named_by_number(tmp_path, images, name):
     path = tmp_path / "new.npz"
@@ -114,3 +121,29 @@ def test_predictions_are_one_row_an_image(tmp_path):
         '"a,1",2,owl,0.500000',
         "b,0,cat,0.250000",
     ]
+
+
+def test_damaged_archives_and_huge_pictures_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 256, (50, 10, 8), np.uint8))
+    whole = bytearray(path.read_bytes())
+    for offset, change in ((200, b"\xff" * 64), (8, b"\x63\x00")):
+        damaged = whole.copy()
+        damaged[offset : offset + len(change)] = change
+        if offset == 8:  # the method of compression stands in the central directory as well
+            place = damaged.index(b"PK\x01\x02") + 10
+            damaged[place : place + 2] = change
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"damaged.npz.*a readable .npz"):
+            read_images(path, META.shape)
+    Image.new("L", (20, 20)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ConfigError, match=r"huge.png.*a readable image"):
+        read_images(tmp_path / "huge.png", META.shape)
+
+
+def test_a_model_json_without_a_hash_is_refused(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": 1}')
+    with pytest.raises(ConfigError, match="belongs to"):
+        load(tmp_path)

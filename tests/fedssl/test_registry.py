@@ -62,3 +62,17 @@ def test_what_cannot_be_used_is_named(registry: Registry[Choice], choice: dict[s
 def test_an_import_error_in_a_module_is_not_swallowed():
     with pytest.raises(ModuleNotFoundError):
         Registry("fruit", "fedssl.no_such_package").names()
+
+
+def test_a_failed_import_fails_again_and_leaves_no_half_list(tmp_path, monkeypatch):
+    package = tmp_path / "fruit_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "rotten.py").write_text("raise RuntimeError('worm')")
+    monkeypatch.syspath_prepend(tmp_path)
+    made: Registry[Choice] = Registry("fruit", "fruit_package")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="worm"):
+            made.names()
+    (package / "rotten.py").write_text("sound = 1")
+    assert made.names() == []

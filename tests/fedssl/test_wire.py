@@ -126,3 +126,11 @@ def test_decoded_tensors_own_their_memory():
     frozen.flags.writeable = False
     tensors_of({"a": tensor_array(Array)(frozen)})["a"].add_(1)
     assert frozen.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_decoded_tensors_are_contiguous_whatever_the_strides_that_were_sent():
+    sent = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    found = tensors_of(to_arrays({"a": sent, "count": torch.tensor(3)}))
+    assert found["a"].stride() == (24, 12, 4, 1)
+    assert torch.equal(found["a"], sent)
+    assert found["count"].shape == ()

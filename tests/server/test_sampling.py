@@ -24,12 +24,16 @@ class Nodes:
     asked: list[int] = field(default_factory=list)
     silent: frozenset[int] = frozenset()
     failing: frozenset[int] = frozenset()
+    slow: dict[int, int] = field(default_factory=dict)
+    """How many times a node does not answer in time."""
+    timeouts: list[float] = field(default_factory=list)
 
     def get_nodes(self) -> list[NodeInfo]:
         return self.infos.pop(0) if len(self.infos) > 1 else self.infos[0]
 
     def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
         assert timeout > 0
+        self.timeouts.append(timeout)
         replies = []
         for message in messages:
             internals.give_id(message)
@@ -38,6 +42,8 @@ class Nodes:
             self.asked.append(node)
             if node in self.failing:
                 replies.append(Message(Error(code=1, reason="no data here"), reply_to=message))
+            elif self.slow.get(node, 0):
+                self.slow[node] -= 1
             elif node not in self.silent:
                 content = RecordDict({"client": ConfigRecord(self.answer(node))})
                 replies.append(Message(content, reply_to=message))
@@ -64,6 +70,15 @@ def test_other_nodes_are_asked_once_each_as_they_appear():
     nodes = Nodes([[], [first], [first], [first, second]])
     assert find(nodes, 2) == {0: 100, 1: 101}
     assert nodes.asked == [101, 100]
+
+
+def test_a_slow_node_is_asked_again_and_one_that_joins_meanwhile_too():
+    slow, late = NodeInfo(node_id=100, name=""), NodeInfo(node_id=101, name="")
+    nodes = Nodes([[slow], [slow, late]], slow={100: 2})
+    assert find(nodes, 2, 3600.0) == {0: 100, 1: 101}
+    assert nodes.asked == [100, 100, 101, 100]
+    # No one waits for the whole deadline, and each wait is longer than the last.
+    assert nodes.timeouts == [10.0, 20.0, 40.0]
 
 
 @pytest.mark.parametrize("named", [True, False])

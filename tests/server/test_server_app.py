@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import toys
 from safetensors.torch import load_file
 
 from fedssl import files
-from fedssl.config import Experiment
+from fedssl.config import ConfigError, Experiment
+from fedssl.predictor import load
 from server.checkpoint import CheckpointError
 from server.strategy import RoundFailed
 
@@ -245,6 +247,108 @@ def test_a_grid_that_cannot_hold_memory_refuses_to_resume_a_run_with_memory(tmp_
     run = Run(toys.experiment(out=str(tmp_path / "cut")), Silence())
     with pytest.raises(CheckpointError, match="cannot put back the memory of 4 clients"):
         run.start(object(), resume=True)  # type: ignore[arg-type]
+
+
+class OutOfReach:
+    """A grid that does not hold the clients' memories, as Flower's own runtime."""
+
+    def __init__(self, grid: Any, deaf: int = -1) -> None:
+        self.grid = grid
+        self.deaf = deaf
+
+    def get_nodes(self) -> Any:
+        return self.grid.get_nodes()
+
+    def send_and_receive(self, messages: list[Any], *, timeout: float) -> list[Any]:
+        if messages[0].metadata.message_type == "query.memory":
+            messages = messages[: self.deaf]
+        return list(self.grid.send_and_receive(messages, timeout=timeout))
+
+
+class Listener(toys_silence()):  # type: ignore[misc]
+    """A watcher that keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def run_out_of_reach(chosen: Experiment, directory: Path, deaf: int = 4) -> list[str]:
+    """Run on a grid without memories where only the first `deaf` clients tell their hash; give the warnings."""
+    from server.app import Run
+
+    directory.mkdir()
+    watcher = Listener()
+    with toys.grid(4) as grid:
+        nodes: Any = OutOfReach(grid, deaf)
+        Run(replace(chosen, out=str(directory)), watcher).start(nodes, resume=False)
+    return watcher.lines
+
+
+@pytest.mark.parametrize("method", ["toy", "fedavg"])
+def test_a_run_whose_memories_were_out_of_reach_is_not_resumed(method: str, tmp_path: Path):
+    head = {"personalization": {"name": "local_head"}} if method == "fedavg" else {}
+    chosen = toys.experiment(method={"name": method}, rounds=1, **head)
+    lines = run_out_of_reach(chosen, tmp_path / "cut")
+    assert [line.startswith("this run cannot be resumed: what clients keep") for line in lines] == [True] * len(head)
+    before = (tmp_path / "cut" / "summary.json").read_bytes()
+    with pytest.raises(CheckpointError, match="lacks the memory of 4 clients, which engine=flower cannot save"):
+        toys.run(replace(chosen, rounds=2), tmp_path / "cut", resume=True)
+    assert (tmp_path / "cut" / "summary.json").read_bytes() == before
+
+
+def test_a_run_without_memories_is_resumed_wherever_it_ran(tmp_path: Path):
+    chosen = toys.experiment(method={"name": "fedavg"}, rounds=1)
+    assert run_out_of_reach(chosen, tmp_path / "run") == []
+    toys.run(replace(chosen, rounds=2), tmp_path / "run", resume=True)
+    assert summary(tmp_path / "run")["rounds"] == 2
+
+
+def test_no_hash_of_memories_unless_all_that_have_one_tell_theirs(tmp_path: Path):
+    chosen = toys.experiment(rounds=1)
+    assert run_out_of_reach(chosen, tmp_path / "all") == []
+    lines = run_out_of_reach(chosen, tmp_path / "some", deaf=2)
+    assert lines == ["no memory_sha256: clients 2, 3 did not tell the hash of theirs"]
+    toys.run(chosen, tmp_path / "inline")
+    hashes = [summary(tmp_path / name)["memory_sha256"] for name in ("all", "some", "inline")]
+    assert hashes == [hashes[2], None, hashes[2]]
+
+
+def test_the_model_of_a_run_whose_heads_stay_at_clients_is_not_loaded(tmp_path: Path):
+    toys.run(toys.experiment(rounds=1, personalization={"name": "local_head"}), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"parts stay at the clients \(personalization=local_head\)"):
+        load(tmp_path / "run")
+    toys.run(toys.experiment(rounds=1), tmp_path / "whole")
+    assert load(tmp_path / "whole").meta.shape == (8, 8, 1)
+
+
+def test_a_damaged_journal_is_named_on_resume(tmp_path: Path):
+    chosen = toys.experiment(rounds=2)
+    stop_at(1, chosen, tmp_path / "cut")
+    (tmp_path / "cut" / "metrics.jsonl").write_bytes(b'{"round": \xff')
+    with pytest.raises(CheckpointError, match="utf-8"):
+        toys.run(chosen, tmp_path / "cut", resume=True)
+    (tmp_path / "cut" / "metrics.jsonl").write_text("{torn\n")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 1: "):
+        toys.run(chosen, tmp_path / "cut", resume=True)
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError, "failed"), (KeyboardInterrupt, "stopped")])
+def test_a_run_that_ends_before_its_first_state_says_so(
+    error: type[BaseException], status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def init_server(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(toys.Toy, "init_server", init_server)
+    with pytest.raises(error) as caught:
+        toys.run(toys.experiment(), tmp_path / "cut")
+    assert getattr(caught.value, "__notes__", []) == []
+    found = summary(tmp_path / "cut")
+    assert (found["status"], found["rounds"], found["weights_sha256"]) == (status, 0, None)
+    assert not (tmp_path / "cut" / "model.json").exists()
 
 
 def test_without_a_directory_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -78,6 +78,34 @@ def test_too_few_good_answers_stop_the_run_with_the_clients_tracebacks():
     assert "client 3: Traceback" in text
 
 
+def test_bad_statistics_for_calibration_are_refused_by_name_and_the_round_goes_on():
+    def spoil(replies: list[Message]) -> list[Message]:
+        count = {"temperature.count": torch.ones(2)}
+        return [
+            toys.reply_with(RecordDict({**reply.content, "statistics": to_arrays(count)}), client)
+            if client == 2
+            else reply
+            for client, reply in enumerate(replies)
+        ]
+
+    calibration = {"name": "temperature"}
+    run, rounds = watched(toys.experiment(rounds=1, calibration=calibration), spoil)
+    assert rounds[0].failed == {
+        2: "statistics are refused: statistics have temperature.count alone, not both temperature.nll and "
+        "temperature.count"
+    }
+    absent = {"name": "toy", "fault": "raise", "culprit": 2}
+    without, _ = watched(toys.experiment(method=absent, rounds=1, calibration=calibration))
+    assert torch.equal(run.strategy.server.extra["temperature"], without.strategy.server.extra["temperature"])
+
+
+def test_arrays_of_the_exchange_before_are_let_go():
+    run, _ = watched(toys.experiment(method={"name": "fedavg"}))
+    held = [state for state, _ in run.strategy._encoded.values()]
+    # The last exchange sent the model before the last average, and nobody was scored since.
+    assert len(held) == 1
+
+
 @pytest.mark.parametrize(("share", "passes"), [(0.75, True), (1.0, False), (0.0, True)])
 def test_min_answers_decides_how_many_are_enough(share: float, passes: bool):
     chosen = toys.experiment(method={"name": "toy", "fault": "nan"}, rounds=1, min_answers=share)

@@ -52,7 +52,8 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_no_override_gives_the_default_experiment() -> None:
-    made, plain = compose_experiment([]), Experiment()
+    # The width is the method's default, which only overrides bring in.
+    made, plain = compose_experiment([]), Experiment(model={"name": "resnet", "width": 8})
     assert (made.method["name"], made.data["name"]) == (plain.method["name"], plain.data["name"])
     assert made == check(plain)
 
@@ -149,6 +150,18 @@ def test_paths_are_kept_verbatim(tmp_path: Path, path: str) -> None:
 def test_a_tilde_stands_for_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert compose_experiment(["out=~/run"]).out == f"{tmp_path}/run"
+
+
+def test_files_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "data.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.arange(4) % 2)
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    made = compose_experiment(["data=npz", "data.path=data.npz", "method_file=mine.py"])
+    assert (made.data["path"], made.method_file) == (str(tmp_path / "data.npz"), str(tmp_path / "mine.py"))
+    assert check(dataclasses.replace(made, data={"name": "npz", "path": "data.npz"})).data == made.data
+    assert (compose_experiment([]).method_file, made.out) == ("", "")
 
 
 def test_the_address_of_a_cluster_is_kept_verbatim() -> None:

@@ -228,6 +228,26 @@ def test_an_experiment_that_cannot_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_experiment_from_python_is_checked_for_ranges(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rounds=0"):
+        simulate(Experiment(rounds=0, out=str(tmp_path / "run")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_stands_for_home_in_every_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Result) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    np.savez(here / "new.npz", x=np.zeros((2, 8, 8), np.uint8))
+    words = [word for word in SMALL.split() if not word.startswith("rounds=")]
+    assert main(["run", "-m", *words, "rounds=1", "out=~/many"]) == 0
+    assert main(["predict", str(whole.directory.absolute()), "--data=new.npz", "--out=~/labels.csv"]) == 0
+    assert sorted(path.name for path in home.iterdir() if path.suffix or path.name == "many") == ["labels.csv", "many"]
+    assert [path.name for path in here.iterdir()] == ["new.npz"]
+
+
 def test_without_out_a_run_lies_under_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = (simulate([*SMALL.split(), "rounds=1"]).directory for _ in range(2))

@@ -137,11 +137,30 @@ def test_model_keeps_its_buffers_and_modes(dataset):
     assert model.norm.running_mean.tolist() == [0.0]
 
 
-def test_statistics_of_another_grid_are_refused(dataset):
+NLL, COUNT = "temperature.nll", "temperature.count"
+
+
+@pytest.mark.parametrize(
+    ("statistics", "text"),
+    [
+        ({NLL: torch.zeros(4), COUNT: torch.ones(())}, r"temperature\.nll has shape \(4,\), not \(5,\)"),
+        ({NLL: torch.zeros(5)}, r"have temperature\.nll alone"),
+        ({COUNT: torch.ones(())}, r"have temperature\.count alone"),
+        ({NLL: torch.zeros(5), COUNT: torch.ones(2)}, r"temperature\.count=\[1\.0, 1\.0\] is not one number above 0"),
+        ({NLL: torch.zeros(5), COUNT: torch.tensor(-3.0)}, r"temperature\.count=-3\.0 is not one number"),
+    ],
+)
+def test_statistics_that_cannot_be_pooled_are_refused(statistics, text):
     hook = CALIBRATIONS.create({"name": "temperature", "grid": 5})
-    answer = Answer(7, {"temperature.nll": torch.zeros(4), "temperature.count": torch.ones(())})
-    with pytest.raises(ValueError, match="client 7"):
-        hook.calibrate({}, {}, [answer], RNG)
+    with pytest.raises(ValueError, match=text):
+        hook.check(statistics)
+
+
+def test_what_a_client_summarises_passes_the_check(dataset):
+    hook = CALIBRATIONS.create({"name": "temperature"})
+    model = Scaled(1.0)
+    assert hook.check(hook.summarise(model, client(dataset, range(50)), RNG)) is None
+    assert hook.check(hook.summarise(model, client(dataset, []), RNG)) is None
 
 
 def test_none_changes_nothing(dataset):

@@ -124,3 +124,28 @@ def make_run(tmp_path: Path) -> MakeRun:
         return directory
 
     return make
+
+
+def _own(scores: dict[str, Any] | None) -> dict[str, Any]:
+    return {f"personal_{name}": (scores or {})[name] for name in ("accuracy", "loss") if name in (scores or {})}
+
+
+@pytest.fixture
+def make_personal_run(make_run: MakeRun) -> MakeRun:
+    """A run that scores the clients' own models alone, as with `personalization=local_head`."""
+
+    def make(name: str = "run", **choices: Any) -> Path:
+        directory = make_run(name, **choices)
+        records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+        for record in records:
+            record |= {split: _own(record[split]) for split in ("test", "validation")}
+            record["clients"] = {client: _own(scores) for client, scores in record["clients"].items()}
+        (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        for file in ("clients.parquet", "reliability.json"):
+            (directory / file).unlink()
+        summary = json.loads((directory / "summary.json").read_text())
+        summary |= {which: {"round": summary[which]["round"], **_own(summary[which])} for which in ("final", "best")}
+        (directory / "summary.json").write_text(json.dumps({**summary, "main_metric": "personal_accuracy"}))
+        return directory
+
+    return make

@@ -10,7 +10,7 @@ import pytest
 
 from fedssl.config import ConfigError
 from fedssl.report import compare
-from fedssl.report.compare import curves_figure, differences, group_runs, result_rows
+from fedssl.report.compare import common_metric, curves_figure, differences, group_runs, result_rows
 from fedssl.report.run import read
 
 
@@ -91,3 +91,19 @@ def test_curves_are_means_over_seeds(runs: list[Path]) -> None:
 def test_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one run directory"):
         compare([], tmp_path)
+
+
+def test_runs_of_the_clients_own_models_are_compared(make_personal_run: Callable[..., Path], tmp_path: Path) -> None:
+    made = [make_personal_run(f"r{lr}", options={"lr": lr}, lift=lr) for lr in (0.0, 0.1)]
+    text = compare(made, tmp_path / "both").read_text()
+    # 0.85 + lift - 0.6 exp(-3) in the last round of 12.
+    assert "Highest final test accuracy, personalised: lr=0.1, 92.0% (n = 1)" in text
+    assert "Test scores of the clients&#39; own models" in text
+
+
+def test_a_metric_that_all_have_is_compared(
+    make_run: Callable[..., Path], make_personal_run: Callable[..., Path]
+) -> None:
+    both = [make_run("both", options={"lr": 1}), make_personal_run("own", options={"lr": 2})]
+    assert common_metric(group_runs([read(path) for path in both])[0]) == "personal_accuracy"
+    assert common_metric(group_runs([read(both[0])])[0]) == "accuracy"

@@ -131,3 +131,17 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path) -> None:
 def test_plain_is_one_short_line_without_formulas() -> None:
     assert plain("a\n$b$", 10) == r"a \$b\$"
     assert plain("abcdef", 4) == "abc…"
+
+
+def test_figures_of_the_clients_own_models_name_them() -> None:
+    records = [{"round": i, "test": {"personal_accuracy": i / 10}} for i in (1, 2)]
+    clients = pd.DataFrame({"round": 2, "client": [0, 1], "personal_accuracy": [0.9, 0.5]})
+    scores = scores_figure(rounds_table(records), clients, "personal_accuracy", 2)
+    spread = spread_figure(clients, "personal_accuracy")
+    assert scores is not None
+    assert spread is not None
+    lines = {str(line.get_label()): line for line in scores.axes[0].lines}
+    assert list(lines["test, personalised models"].get_ydata()) == pytest.approx([10, 20])
+    assert "test, global model" not in lines
+    assert list(scores.axes[0].lines[-1].get_ydata()) == pytest.approx([20])
+    assert spread.axes[0].lines[0].get_label() == "mean, personalised: 70"

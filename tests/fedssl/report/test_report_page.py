@@ -127,3 +127,19 @@ def test_a_stopped_run_without_validation(make_run: Callable[..., Path]) -> None
     text = build(directory).read_text()
     assert "This run is stopped" in text
     assert "No best round: nothing was scored on validation samples." in text
+
+
+def test_a_run_of_the_clients_own_models_says_so(make_personal_run: Callable[..., Path]) -> None:
+    directory = make_personal_run()
+    text = build(directory).read_text()
+    assert "The clients&#39; own models ended at a mean test accuracy of 82.0% (round 12)" in text
+    assert "validation is 11, with 81.2% on test" in text
+    assert "lobal model" not in text
+    assert ("Over clients: accuracy, personalised" in text, "reliability.json" in text) == (True, False)
+    assert {"scores", "clients"} <= {path.stem for path in (directory / "figures").iterdir()}
+
+
+def test_a_stopped_run_of_the_clients_own_models(make_personal_run: Callable[..., Path]) -> None:
+    directory = make_personal_run()
+    (directory / "summary.json").unlink()
+    assert "own models ended at a mean test accuracy of 82.0% (round 12)" in build(directory).read_text()

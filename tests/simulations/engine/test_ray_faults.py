@@ -76,25 +76,23 @@ def failures(result: Result) -> list[set[str]]:
 
 
 def test_a_run_joins_a_cluster_of_two_nodes(tmp_path: Path, run_small: Any) -> None:
-    ray = [str(Path(sys.executable).parent / "ray")]
-    start = [*ray, "start", "--include-dashboard=false", "--disable-usage-stats"]
-    head = [*start, "--head", "--port=26379", "--num-cpus=1", "--ray-client-server-port=26380"]
     out = tmp_path / "joined"
-    overrides = ["data=digits", "model=resnet", "model.width=4", "rounds=3", "clients=4", "labels.count=5"]
+    small = ["data=digits", "model=resnet", "model.width=4", "rounds=3", "clients=4", "labels.count=5"]
     script = f"""
-import sys, ray
+import os
+from ray.cluster_utils import Cluster
 from simulations.cli import main
-code = main(["run", "method=fedavg", "engine.address=127.0.0.1:26379", "out={out}", *{overrides!r}])
-sys.exit(code)
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+cluster.add_node(num_cpus=1)
+os.environ["RAY_ADDRESS"] = cluster.address
+code = main(["run", "method=fedavg", "engine.address=auto", "out={out}", *{small!r}])
+cluster.shutdown()
+raise SystemExit(code)
 """
-    try:
-        for node in (head, [*start, "--address=127.0.0.1:26379", "--num-cpus=1"]):
-            subprocess.run(node, check=True, capture_output=True, timeout=60)
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120, text=True)
-        assert done.returncode == 0, done.stderr
-        joined = Result(out)
-        assert joined.summary["workers"] == 2
-        assert joined.summary["weights_sha256"] == run_small("method=fedavg").summary["weights_sha256"]
-    finally:
-        # Only the nodes of this test: the session's own Ray must live on.
-        subprocess.run(["pkill", "-9", "-f", "26379"], check=False)
+    # A process of its own: this one is joined to the session's Ray.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=200, text=True)
+    assert done.returncode == 0, done.stderr
+    joined = Result(out)
+    assert joined.summary["workers"] == 2
+    assert joined.summary["weights_sha256"] == run_small("method=fedavg").summary["weights_sha256"]

@@ -1,0 +1,73 @@
+"""The table of `make bench`: kept after each comparison, one row a cell, G8 among them."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("speed_table", FOLDER / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "speed_table", module)
+    spec.loader.exec_module(module)
+    cells = [module.Cell("G1", "one", ["ours"], ["theirs"], 4, 6), module.Cell("G3", "two", ["ours"], ["no"], 1, 2)]
+    monkeypatch.setattr(module, "cells", lambda folder: cells)
+    return module
+
+
+def measure(command: list[str]) -> dict[str, Any]:
+    if command == ["no"]:
+        raise RuntimeError("a side that fails")
+    if command[0].endswith("data_path.py"):
+        return {"cells": [{"what": "weak", "passes": 4.0, "aim": 6.0, "rows": [[2.0, 7.0], [2.0, 9.0], [2.0, 20.0]]}]}
+    return {"round": 2.0 if command == ["ours"] else 10.0}
+
+
+def table(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, out: Path, only: str) -> list[dict[str, str]]:
+    monkeypatch.setattr(bench, "run", measure)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--only", only, "--repeats", "1", "--out", str(out)])
+    bench.main()
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_holds_what_was_measured_before_a_failure(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "speed.csv"
+    with pytest.raises(RuntimeError, match="a side that fails"):
+        table(bench, monkeypatch, out, "G1,G3")
+    with out.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["goal"], row["ours"], row["theirs"], row["ratio"], row["verdict"]) == ("G1", "2", "10", "5", "pass")
+
+
+def test_the_data_path_is_in_the_same_table(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "speed.csv"
+    table(bench, monkeypatch, out, "G8")
+    # The second time replaces the row: 7/2, 9/2, 20/2 have the median 4.5.
+    rows = table(bench, monkeypatch, out, "G8")
+    assert [(row["goal"], row["what"], row["ratio"], row["verdict"]) for row in rows] == [("G8", "weak", "4.5", "pass")]
+    assert [row["goal"] for row in table(bench, monkeypatch, out, "G1")] == ["G1", "G8"]
+
+
+def test_a_goal_that_is_none_is_refused(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        table(bench, monkeypatch, tmp_path / "speed.csv", "G4")
+    assert ended.value.code == 2
+    assert "--only G4: must be of G1, G2" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

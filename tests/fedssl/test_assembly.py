@@ -1,0 +1,40 @@
+"""Tests of fedssl.assembly: what does not fit together is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import toys
+
+from fedssl.assembly import assemble, split_of
+from fedssl.config import ConfigError
+from fedssl.data.base import SOURCES
+from fedssl.data.cache import open_dataset
+from fedssl.methods.base import METHODS, check_task
+from simulations.compose import check
+
+
+def test_a_method_that_does_not_serve_the_task_of_the_data_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(METHODS.get("fixmatch"), "tasks", ("detection",))
+    chosen = toys.experiment(method={"name": "fixmatch"})
+    others = ", ".join(name for name in METHODS.names() if name != "fixmatch")
+    text = f"method='fixmatch': must be one that serves the task classification of data=digits: {others}$"
+    with pytest.raises(ConfigError, match=text):
+        assemble(chosen)
+    with pytest.raises(ConfigError, match=text):
+        check(chosen)
+    monkeypatch.setattr(SOURCES.get("digits"), "task", "detection")
+    check_task("fixmatch", "digits")
+    with pytest.raises(ConfigError, match=r"method='fedavg'.* task detection of data=digits: fixmatch$"):
+        check_task("fedavg", "digits")
+
+
+def test_a_split_is_fixed_by_seed_and_share_of_validation():
+    chosen = toys.experiment()
+    dataset = open_dataset(SOURCES.create(chosen.data))
+    found = split_of(chosen, dataset)
+    assert found.num_clients == 4
+    assert found.sha256 == split_of(replace(chosen, rounds=7), dataset).sha256
+    others = [replace(chosen, seed=1), replace(chosen, validation=0.2), replace(chosen, clients=5)]
+    assert len({found.sha256, *(split_of(other, dataset).sha256 for other in others)}) == 4
