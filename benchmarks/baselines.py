@@ -133,6 +133,10 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = {pool.submit(run, cell): cell for cell in missing}
         for number, future in enumerate(as_completed(futures), 1):
+            if (error := future.exception()) is not None:
+                # The other runs are still worth having; this one is missing and runs again next time.
+                print(f"{number}/{len(missing)} {error}", flush=True)
+                continue
             rows = future.result()
             with options.out.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(rows)

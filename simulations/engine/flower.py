@@ -20,7 +20,8 @@ from server.app import Watcher
 from server.app import create_app as create_server
 from simulations.engine.ray import EngineError
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.1
+"""Flower's own interval."""
 END_SECONDS = 5.0
 
 
