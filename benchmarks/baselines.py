@@ -56,9 +56,8 @@ class Cell:
         rule = ["labels=client_rate", "labels.rate=1.0"]
         if self.labels != "all":
             rule = ["labels=total_count", f"labels.count={self.labels}"]
-        steps = ["method.batch_size=8"] if self.variant == "twice_the_steps" else STEPS[self.method]
         own = "local_head" if self.variant == "local_head" else "finetune"
-        given = [f"method={self.method}", *steps, f"personalization={own}", f"seed={self.seed}"]
+        given = [f"method={self.method}", *STEPS[self.method], f"personalization={own}", f"seed={self.seed}"]
         return [*COMMON, *PARTITIONS[self.partition], *rule, *given]
 
 
@@ -71,7 +70,6 @@ def cells(seeds: int) -> Iterator[Cell]:
                 yield Cell("fixmatch", "", partition, labels, seed)
             yield Cell("fedavg", "", partition, "all", seed)
         yield Cell("fixmatch", "local_head", "dirichlet-0.1", "40", seed)
-        yield Cell("fedavg", "twice_the_steps", "iid", "10", seed)
 
 
 def run(cell: Cell) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -48,7 +49,9 @@ def test_a_signal_ends_a_run_and_all_its_processes(tmp_path: Path, number: int, 
     workers = ["engine.workers=1"] if engine == "ray" else []
     words = [*SMALL.split(), f"out={out}", f"engine={engine}", *workers]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([program, "run", *words], cwd=tmp_path, stdout=log, stderr=log)
+        # A background job of a shell, as a CI may be, ignores SIGINT and hands that on.
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen([program, "run", *words], cwd=tmp_path, stdout=log, stderr=log, preexec_fn=heard)
     try:
         journal = out / "metrics.jsonl"
         end = time.monotonic() + 120
