@@ -100,11 +100,11 @@ def key(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in ("method", "variant", "setting", "seed"))
 
 
-def describe(path: Path) -> None:
+def describe(path: Path, seeds: int) -> None:
     """Write what made the table beside it."""
     data = hashlib.sha256((ROOT / "fedssl/data/fashion_small.npz").read_bytes()).hexdigest()
     facts = {
-        "command": "python benchmarks/baselines.py",
+        "command": f"python benchmarks/baselines.py --seeds {seeds}",
         "versions": {name: version(name) for name in ("flwr", "torch", "numpy", "ray")},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no accelerator",
@@ -139,7 +139,7 @@ def main() -> None:
             with options.out.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerows(rows)
             print(f"{number}/{len(missing)} {futures[future]}", flush=True)
-    describe(options.out)
+    describe(options.out, options.seeds)
 
 
 if __name__ == "__main__":

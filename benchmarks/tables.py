@@ -17,8 +17,8 @@ BEGIN, END = "<!-- results -->", "<!-- /results -->"
 SETTINGS = [(labels, partition) for labels in ("10", "40") for partition in ("iid", "dirichlet-0.1")]
 ACCURACY = """\
 Accuracy in percent on the 1,000 test pictures of the Fashion-MNIST subset after 50 rounds: LeNet, 10 clients, equal
-numbers of local steps; mean and 95 % t-interval over {seeds} seeds, differences paired by seed.
-`python benchmarks/baselines.py` makes [results/baselines.csv](results/baselines.csv), and
+numbers of local steps; mean and 95 % t-interval over {seeds} seeds from 0 on, differences paired by seed.
+`python benchmarks/baselines.py --seeds {seeds}` makes [results/baselines.csv](results/baselines.csv), and
 `python benchmarks/tables.py` this page."""
 HOOKS = """\
 What the hooks add under Dirichlet 0.1, in points. `temperature` divides all logits by one number, so no prediction and
