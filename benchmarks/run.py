@@ -98,21 +98,21 @@ def cells(folder: Path) -> list[Cell]:
     )
     found = [
         Cell(
-            "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=40"), one(*g1, *flower, "rounds=12"), 4, 6
+            "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=80"), one(*g1, *flower, "rounds=40"), 4, 6
         ),
         Cell(
             "G3", "first round, LeNet", one(*g1, *ray, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
         ),
     ]
     for name, model, goals in (("1 k", tiny, (100, 200, 20, 40)), ("1.5 M", big, (10, 60, 5, 10))):
-        theirs = one(*no_op, *model, *flower, "rounds=12")
+        theirs = one(*no_op, *model, *flower, "rounds=40")
         found.append(Cell("G2", f"no-op {name}, inline", one(*no_op, *model, *inline, "rounds=60"), theirs, *goals[:2]))
         found.append(Cell("G2", f"no-op {name}, ray", one(*no_op, *model, *ray, "rounds=60"), theirs, *goals[2:]))
     semi = [images(folder, 1000), "method=fixmatch", "method.batch_size=32", "method.ratio=2", "clients=4"]
     semi += ["model=resnet", "method.schedule=constant"]
     flat = [*g1, "method.schedule=constant"]
     found += [
-        Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=5"), bare(5, *semi), 1 / 1.03, 1 / 1.01),
+        Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
         Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
     ]
     few = [*g1[1:], *ray, "rounds=30"]

@@ -22,7 +22,7 @@ from fedssl.data.views import ClientData
 from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
 from fedssl.rng import Rng
 from fedssl.runtime import autocast, choose_device, one_thread
-from fedssl.wire import PROTOCOL, array_record, decode, encode, tensors_of
+from fedssl.wire import PROTOCOL, array_record, decode, encode, filled, tensors_of
 
 KEPT = "kept."
 """Prefix of the tensors that the personalization hook keeps, inside the client's memory."""
@@ -146,7 +146,9 @@ def train(message: Message, context: Context) -> RecordDict:
     update, rest = runtime.without_kept(update, rest)
     own.write(context.state, rest)
     content = encode(update, to_arrays, ConfigRecord)
-    return RecordDict({**content, **scores, "client": ConfigRecord({"memory": len(rest)})})
+    client = filled(ConfigRecord, {"memory": len(rest)})
+    answer: RecordDict = filled(RecordDict, {**content, **scores, "client": client})
+    return answer
 
 
 @guarded

@@ -15,7 +15,7 @@ from flwr.serverapp import strategy as flower_strategies
 
 from fedssl.aggregation import AGGREGATIONS
 from fedssl.methods.base import State, Update
-from fedssl.wire import array_record, tensors_of
+from fedssl.wire import array_record, filled, tensors_of
 
 STATE_FIELDS = ("m_t", "v_t", "momentum_vector")
 
@@ -100,10 +100,9 @@ class Aggregator:
 
 def _message(update: Update, names: Sequence[str]) -> Message:
     arrays = array_record({name: update.state[name] for name in names}, ArrayRecord, Array)
-    metrics = MetricRecord({"num-examples": update.num_examples})
-    return Message(
-        RecordDict({"arrays": arrays, "metrics": metrics}), dst_node_id=update.client_id, message_type="train"
-    )
+    metrics = filled(MetricRecord, {"num-examples": update.num_examples})
+    content = filled(RecordDict, {"arrays": arrays, "metrics": metrics})
+    return Message(content, dst_node_id=update.client_id, message_type="train")
 
 
 @contextmanager

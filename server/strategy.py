@@ -18,7 +18,7 @@ from fedssl.assembly import Parts
 from fedssl.config import Experiment
 from fedssl.methods.base import Method, ServerState, State, Step, Update
 from fedssl.rng import Rng
-from fedssl.wire import array_record, encode
+from fedssl.wire import array_record, encode, filled
 from server import guards, sampling
 from server.aggregation import Aggregator
 from server.evaluation import Evaluation
@@ -186,10 +186,8 @@ class MethodStrategy(Strategy):
             payload = replace(payload, state=self._without_kept(payload.state))
         records = encode(payload, self._arrays, ConfigRecord)
         self.current.traffic.down += num_bytes(payload)
-        place = ConfigRecord(
-            {"exchange": step.exchange, "round": step.round_, "num_rounds": step.num_rounds, "phase": step.phase}
-        )
-        content = RecordDict({**records, "step": place, "experiment": self.wire})
+        place = {"exchange": step.exchange, "round": step.round_, "num_rounds": step.num_rounds, "phase": step.phase}
+        content = filled(RecordDict, {**records, "step": filled(ConfigRecord, place), "experiment": self.wire})
         return Message(
             content, dst_node_id=self.nodes[client_id], message_type=message_type, ttl=self.experiment.deadline
         )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.data.draws import below, draws
+from fedssl.data.draws import Key, below, draws
 from fedssl.data.operations import apply_operation
 
 GREY = 127
@@ -20,7 +20,7 @@ _WEAK_DRAWS = 3
 _STRONG_DRAWS = 10
 
 
-def weak(x: torch.Tensor, index: NDArray[np.int64], key: int, *, flip: bool) -> torch.Tensor:
+def weak(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -> torch.Tensor:
     """Shift by up to an eighth of each side, reflecting; with `flip`, mirror half of the samples.
 
     `x` is uint8 (batch, height, width, channels), `index` the samples' numbers in the data set.
@@ -28,7 +28,7 @@ def weak(x: torch.Tensor, index: NDArray[np.int64], key: int, *, flip: bool) -> 
     return torch.from_numpy(_weak(x.numpy(), draws(index, key, _WEAK_DRAWS), flip=flip))
 
 
-def strong(x: torch.Tensor, index: NDArray[np.int64], key: int, *, flip: bool) -> torch.Tensor:
+def strong(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -> torch.Tensor:
     """Give the weak view, changed by two random operations of FixMatch's table and a cutout.
 
     FixMatch (Sohn et al. 2020), table 12; operations are drawn with replacement, and the cutout is

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
+
+Key: TypeAlias = "int | NDArray[np.uint64]"
+"""What draws are hashed from: one key for a whole batch, or one a sample."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
@@ -15,12 +20,12 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def draws(index: NDArray[np.int64], key: int, count: int) -> NDArray[np.uint64]:
+def draws(index: NDArray[np.int64], key: Key, count: int) -> NDArray[np.uint64]:
     """Give 32-bit random numbers, uint64 (count, batch), hashed from (key, index, row).
 
     SplitMix64 (Steele et al. 2014), once over key and index, once over the row.
     """
-    start = _mix(np.array([key & _MASK], np.uint64))
+    start = _mix(np.array([key & _MASK], np.uint64) if isinstance(key, int) else key)
     seeds = _mix(index.astype(np.uint64) * np.uint64(_GOLDEN) + start)
     steps = (np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN))[:, None]
     return _mix(seeds + steps) >> np.uint64(32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 
 from fedssl.data import augment
 from fedssl.data.base import Dataset, Indices
+from fedssl.data.draws import Key
+
+_TOGETHER = 512
+_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,21 @@ class ClientData:
         """Give normalised samples, float32 (batch, channels, height, width) in channels_last layout."""
         return self._normalise(torch.from_numpy(self.dataset.train.x[index]))
 
-    def weak(self, index: NDArray[np.int64], key: int) -> torch.Tensor:
+    def weak(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
         """Give a randomly shifted and flipped view of each sample."""
         x = torch.from_numpy(self.dataset.train.x[index])
         return self._normalise(augment.weak(x, index, key, flip=self.flip))
 
-    def strong(self, index: NDArray[np.int64], key: int) -> torch.Tensor:
+    def weak_batches(self, parts: Sequence[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
+        """Give `weak(part, key + i)` for the i-th part; many at once, since a call costs more than a sample."""
+        some = max(1, _TOGETHER // max(1, max(map(len, parts), default=0)))
+        for start in range(0, len(parts), some):
+            group = parts[start : start + some]
+            sizes = [len(part) for part in group]
+            keys = np.repeat(np.array([(key + start + i) & _MASK for i in range(len(group))], np.uint64), sizes)
+            yield from torch.split(self.weak(np.concatenate(group), keys), sizes)
+
+    def strong(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
         """Give a strongly changed view of each sample (RandAugment-like, then cutout)."""
         x = torch.from_numpy(self.dataset.train.x[index])
         return self._normalise(augment.strong(x, index, key, flip=self.flip))

@@ -51,10 +51,11 @@ class FedAvg(Method):
         total = 0.0
         steps = 0
         for epoch in range(self.epochs):
-            key = step.rng.key("weak", epoch)
             order = step.rng.numpy("order", epoch)
-            for index in batches(data.labelled, self.batch_size, math.ceil(count / self.batch_size), order):
-                loss = cross_entropy(model(data.weak(index, key + steps)).logits, data.labels(index))
+            parts = list(batches(data.labelled, self.batch_size, math.ceil(count / self.batch_size), order))
+            views = data.weak_batches(parts, step.rng.key("weak", epoch) + steps)
+            for index, x in zip(parts, views, strict=True):
+                loss = cross_entropy(model(x).logits, data.labels(index))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

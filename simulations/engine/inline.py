@@ -37,7 +37,7 @@ class InlineExecutor:
 
 def call(app: object, task: Task, num_clients: int) -> tuple[Message, RecordDict | None]:
     """Run one client; its new state counts only if the call succeeded."""
-    state = RecordDict(dict(task.state))
+    state = task.state.copy()
     context = internals.client_context(task.client_id, num_clients, state)
     try:
         return app(task.message, context), context.state  # type: ignore[operator]

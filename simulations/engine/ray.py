@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from ray.exceptions import RayError
 
 from fedssl.assembly import ALLOW_CODE
+from fedssl.wire import filled
 from simulations.engine import internals
 from simulations.engine.grid import Answer, Task
 
@@ -88,7 +89,7 @@ class Worker:
                     used[key] = self.shared.get(key) or ray.get(record.ref)
                 record = used[key]
             content[name] = record
-        message: Message = Message(content=RecordDict(content), metadata=parcel.metadata)  # type: ignore[call-overload]
+        message: Message = Message(content=filled(RecordDict, content), metadata=parcel.metadata)  # type: ignore[call-overload]
         return message
 
 

@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedssl.methods.base import METHODS, Payload, State, Update
-from fedssl.wire import array_record, decode, encode, tensor_array, tensors_of
+from fedssl.wire import array_record, decode, encode, filled, tensor_array, tensors_of
 
 
 def to_arrays(state: State) -> ArrayRecord:
@@ -134,3 +134,16 @@ def test_decoded_tensors_are_contiguous_whatever_the_strides_that_were_sent():
     assert found["a"].stride() == (24, 12, 4, 1)
     assert torch.equal(found["a"], sent)
     assert found["count"].shape == ()
+
+
+def test_a_filled_record_is_the_one_that_flower_builds():
+    items = {"a": 1, "b": 2.5}
+    made = filled(ConfigRecord, items)
+    assert type(made) is ConfigRecord
+    assert made == ConfigRecord(dict(items))
+    assert made.__dict__.keys() == ConfigRecord().__dict__.keys()
+    assert pickle.loads(pickle.dumps(made)) == made
+    made["c"] = 3
+    assert len(filled(ConfigRecord, {})) == 0
+    with pytest.raises(TypeError):
+        made["d"] = object()

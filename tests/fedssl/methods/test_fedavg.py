@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -41,9 +42,10 @@ class Ones:
     def labelled(self) -> NDArray[np.int64]:
         return np.arange(self.num_labelled, dtype=np.int64)
 
-    def weak(self, index: NDArray[np.int64], key: int) -> torch.Tensor:
-        self.seen.append(sorted(index.tolist()))
-        return torch.ones(len(index))
+    def weak_batches(self, parts: list[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
+        for index in parts:
+            self.seen.append(sorted(index.tolist()))
+            yield torch.ones(len(index))
 
     def labels(self, index: NDArray[np.int64]) -> torch.Tensor:
         return torch.zeros(len(index), dtype=torch.int64)
