@@ -98,14 +98,14 @@ def cells(folder: Path) -> list[Cell]:
     )
     found = [
         Cell(
-            "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=80"), one(*g1, *flower, "rounds=40"), 4, 6
+            "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=80"), one(*g1, *flower, "rounds=25"), 4, 6
         ),
         Cell(
             "G3", "first round, LeNet", one(*g1, *ray, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
         ),
     ]
     for name, model, goals in (("1 k", tiny, (100, 200, 20, 40)), ("1.5 M", big, (10, 60, 5, 10))):
-        theirs = one(*no_op, *model, *flower, "rounds=40")
+        theirs = one(*no_op, *model, *flower, "rounds=25")
         found.append(Cell("G2", f"no-op {name}, inline", one(*no_op, *model, *inline, "rounds=60"), theirs, *goals[:2]))
         found.append(Cell("G2", f"no-op {name}, ray", one(*no_op, *model, *ray, "rounds=60"), theirs, *goals[2:]))
     semi = [images(folder, 1000), "method=fixmatch", "method.batch_size=32", "method.ratio=2", "clients=4"]
@@ -115,7 +115,8 @@ def cells(folder: Path) -> list[Cell]:
         Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
         Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
     ]
-    few = [*g1[1:], *ray, "rounds=30"]
+    # G1 without its data and its number of clients.
+    few = [*g1[1:-1], *ray, "rounds=30"]
     for clients, label in ((1000, "1,000"), (10000, "10,000")):
         many = one(images(folder, clients * 50, 8), *few, f"clients={clients}", f"participation={10 / clients}")
         base = one(images(folder, 500, 8), *few, "clients=10")
@@ -123,9 +124,17 @@ def cells(folder: Path) -> list[Cell]:
     wide = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.1")
     narrow = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.01")
     found.append(Cell("G6", "100 of 1,000 against 10 of 1,000 (time / 10)", wide, narrow, 1 / 11, 1 / 10))
-    held = [images(folder, 50000, 8), *g1[1:], "clients=1000", "participation=0.01", "rounds=3"]
+    held = [images(folder, 50000, 8), *g1[1:-1], "clients=1000", "participation=0.01", "rounds=3"]
     found.append(
-        Cell("G7", "memory of all processes, 1,000 clients", one(*held, *ray), one(*held, *flower), 2, 4, "peak_bytes")
+        Cell(
+            "G7",
+            "memory of all processes, 1,000 clients",
+            one("--memory", *held, *ray),
+            one("--memory", *held, *flower),
+            2,
+            4,
+            "peak_bytes",
+        )
     )
     return found
 
@@ -143,8 +152,8 @@ def idle_bytes(folder: Path) -> float:
     """Give the bytes of one more idle client, from runs with 1,000 and 10,000 of them."""
     sides = []
     for clients in (1000, 10000):
-        overrides = [images(folder, 500000, 8), *small_clients(folder)[1:], "engine=inline", "rounds=2"]
-        measured = run(one(*overrides, f"clients={clients}", f"participation={10 / clients}"))
+        overrides = [images(folder, 500000, 8), *small_clients(folder)[1:-1], "engine=inline", "rounds=2"]
+        measured = run(one("--memory", *overrides, f"clients={clients}", f"participation={10 / clients}"))
         sides.append(float(measured["peak_bytes"]))
     return (sides[1] - sides[0]) / 9000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -135,6 +136,7 @@ class RayExecutor:
         self.num_workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.actors: list[_Actor] = []
         self.seconds: dict[int, float] = {}
+        self.usual = math.inf
         self.store: dict[int, tuple[ArrayRecord, Shared]] = {}
         try:
             self._start([self._spawn() for _ in range(self.num_workers)])
@@ -176,6 +178,8 @@ class RayExecutor:
             for task, (reply, seconds), state in zip(actor.batch, replies, states, strict=True):
                 self.seconds[task.client_id] = seconds
                 yield Answer(task.client_id, reply, state)
+        known = [self.seconds[task.client_id] for task in tasks if task.client_id in self.seconds]
+        self.usual = statistics.median(known) if known else self.usual
         self._forget()
 
     def close(self) -> None:
@@ -187,8 +191,8 @@ class RayExecutor:
             ray.shutdown()
 
     def _expected(self, task: Task) -> float:
-        """Give the seconds that the client took last time; an unknown one counts as the slowest known."""
-        return self.seconds.get(task.client_id, max(self.seconds.values(), default=math.inf))
+        """Give the seconds that the client took last time; an unknown one counts as the last round's middle one."""
+        return self.seconds.get(task.client_id, self.usual)
 
     def _take(self, queue: list[Task], free: int, deaths: dict[int, int]) -> list[Task]:
         """Give the next batch: even shares of small work, single clients of large or suspect work."""
