@@ -1,4 +1,4 @@
-"""Puts the published tables into README.md and draws their figure, from results/*.csv and nothing else.
+"""Puts the published tables into README.md and docs/fedossl.md and draws their figures, from results/*.csv alone.
 
 Usage: python benchmarks/tables.py
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fedossl_table
 import pandas as pd
+from long_form import Scores, difference, fill, mean, percent
 from matplotlib.figure import Figure
 
-from fedssl.report.intervals import Interval, paired_difference, t_interval
-
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 SETTINGS = [(labels, partition) for labels in ("10", "40") for partition in ("iid", "dirichlet-0.1")]
 ACCURACY = """\
 Accuracy in percent on the 1,000 test pictures of the Fashion-MNIST subset after 50 rounds: LeNet, 10 clients, equal
@@ -30,33 +29,15 @@ METHODS = {"fedavg": "FedAvg", "fixmatch": "FedAvg + FixMatch"}
 
 
 class Table:
-    """The baselines by method, variant, setting and metric; values are maps of seed to number."""
+    """The baselines by method, labels, partition and metric; values are maps of seed to number."""
 
     def __init__(self, path: Path) -> None:
-        self.rows = pd.read_csv(path, keep_default_na=False)
+        self.scores = Scores(path)
 
     def values(self, method: str, labels: str, partition: str, metric: str, variant: str = "") -> dict[int, float]:
         """Give the last round's value of each seed."""
         setting = f"clients=10;labels={labels};partition={partition}"
-        rows = self.rows
-        chosen = rows[
-            (rows.method == method)
-            & (rows.variant == variant)
-            & (rows.setting == setting)
-            & (rows.metric == metric)
-            & (rows["round"] == "last")
-        ]
-        return {int(seed): float(value) for seed, value in zip(chosen.seed, chosen.value, strict=True)}
-
-
-def percent(found: Interval | None) -> str:
-    """Give a mean and its half-width in points."""
-    return "" if found is None else f"{100 * found.mean:.1f} ± {100 * found.half:.1f}"
-
-
-def mean(values: dict[int, float]) -> Interval:
-    """Give the interval of a map of seeds."""
-    return t_interval([values[seed] for seed in sorted(values)])
+        return self.scores.values(method, variant, setting, metric)
 
 
 def lead(table: Table) -> str:
@@ -68,7 +49,7 @@ def lead(table: Table) -> str:
     for labels, partition in SETTINGS:
         one, two = (table.values(method, labels, partition, "accuracy") for method in METHODS)
         every = table.values("fedavg", "all", partition, "accuracy")
-        numbers = [percent(mean(one)), percent(mean(two)), percent(paired_difference(one, two)), percent(mean(every))]
+        numbers = [percent(mean(one)), percent(mean(two)), percent(difference(one, two)), percent(mean(every))]
         lines.append(f"| {labels} | {partition} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
@@ -87,14 +68,14 @@ def hooks(table: Table) -> str:
                 table.values(method, labels, skew, metric)
                 for metric in ("uncalibrated_ece", "ece", "client_accuracy", "personal_accuracy")
             )
-            parts = [mean(before), mean(after), paired_difference(before, after)]
-            parts += [mean(whole), mean(tuned), paired_difference(whole, tuned)]
+            parts = [mean(before), mean(after), difference(before, after)]
+            parts += [mean(whole), mean(tuned), difference(whole, tuned)]
             lines.append(f"| {name}, {labels} | {' | '.join(map(percent, parts))} |")
     whole = table.values("fixmatch", "40", skew, "client_accuracy")
     own = table.values("fixmatch", "40", skew, "personal_accuracy", "local_head")
     lines.append(
         f"\n`local_head` (FixMatch, 40 labels a class): own accuracy {percent(mean(own))}, "
-        f"against the global model {percent(paired_difference(whole, own))}."
+        f"against the global model {percent(difference(whole, own))}."
     )
     return "\n".join(lines)
 
@@ -127,24 +108,20 @@ def speed(path: Path) -> str:
     """Give the table of ratios."""
     rows = pd.read_csv(path, dtype=str)
     lines = ["| goal | measured | ratio (spread) | pass | aim | |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in rows.itertuples():
+    for row in rows.to_dict("records"):
         lines.append(
-            f"| {row.goal} | {row.what} | {row.ratio} ({row.spread}) | {row[rows.columns.get_loc('pass') + 1]} "
-            f"| {row.aim} | {row.verdict} |"
+            f"| {row['goal']} | {row['what']} | {row['ratio']} ({row['spread']}) | {row['pass']} | {row['aim']} "
+            f"| {row['verdict']} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Fill README.md."""
+    """Fill README.md, and docs/fedossl.md where its table is."""
     table = Table(ROOT / "results" / "baselines.csv")
     images = ROOT / "docs" / "images"
     images.mkdir(exist_ok=True)
     figure(table).savefig(images / "baselines.png", dpi=150)
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
     seeds = len(table.values("fedavg", "10", "iid", "accuracy"))
     parts = [
         ACCURACY.format(seeds=seeds),
@@ -155,7 +132,9 @@ def main() -> None:
     ]
     if (ROOT / "benchmarks" / "speed.csv").exists():
         parts += [SPEED, speed(ROOT / "benchmarks" / "speed.csv")]
-    readme.write_text(before + BEGIN + "\n" + "\n\n".join(parts) + "\n" + END + after, encoding="utf-8")
+    fill(ROOT / "README.md", parts)
+    if (ROOT / "results" / "fedossl_cifar10.csv").exists():
+        fedossl_table.publish(Scores(ROOT / "results" / "fedossl_cifar10.csv"), ROOT / "docs" / "fedossl.md", images)
 
 
 if __name__ == "__main__":

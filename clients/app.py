@@ -162,6 +162,8 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     with autocast(runtime.experiment.precision, runtime.device):
         hook, method = runtime.parts.personalization, runtime.parts.method
         made = method.personalize(runtime.model, payload, rest, data, step, hook)
+    if runtime.experiment.evaluation.personal_on == "all":
+        data = replace(data, indices=replace(data.indices, test=np.arange(len(data.dataset.test))))
     return RecordDict(dict(_scores(runtime, data)) if made else {})
 
 
@@ -198,7 +200,7 @@ def _scores(runtime: Runtime, data: ClientData) -> dict[str, MetricRecord]:
                 logits = runtime.parts.task.predict(
                     runtime.model, torch.split(x, runtime.experiment.evaluation.batch_size)
                 )
-            values = runtime.parts.task.score(logits, np.asarray(y.cpu()))
+            values = runtime.parts.task.score(logits, np.asarray(y.cpu()), data.kinds)
             found[split] = MetricRecord({**values, "num_examples": len(y)})
     return found
 

@@ -27,4 +27,5 @@ class LocalData:
         """Give the client's samples. Raises ValueError for an id outside the federation."""
         if not 0 <= client_id < self.split.num_clients:
             raise ValueError(f"client {client_id} is not one of {self.split.num_clients} clients")
-        return ClientData(client_id, self.dataset, self.split.client(client_id), self.given, self.flip, self.device)
+        indices, kinds = self.split.client(client_id), self.split.kinds
+        return ClientData(client_id, self.dataset, indices, self.given, self.flip, self.device, kinds)

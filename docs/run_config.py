@@ -14,13 +14,14 @@ from pathlib import Path
 import yaml
 
 from fedssl.config import Experiment, to_json
+from fedssl.pretraining.run import fix_weights
 from simulations.compose import compose_experiment
 from simulations.run import check_out
 
 
 def run_config(overrides: Sequence[str]) -> str:
     """Give one line of TOML; a run directory is made, with the `config.yaml` that report and resume read."""
-    experiment = compose_experiment(overrides)
+    experiment = fix_weights(compose_experiment(overrides), lambda line: print(line, file=sys.stderr), lambda _: None)
     if experiment.out:
         experiment = _prepare(experiment)
     return f"experiment = {json.dumps(to_json(experiment), ensure_ascii=False)}\n"

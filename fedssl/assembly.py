@@ -15,6 +15,7 @@ from fedssl.data.base import SOURCES, Dataset
 from fedssl.methods.base import METHODS, Method, check_task
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
+from fedssl.models.weights import load_backbone
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.partition.split import Split, cached_split
 from fedssl.personalization.base import PERSONALIZATIONS, PersonalizationHook
@@ -45,8 +46,15 @@ def assemble(experiment: Experiment) -> Parts:
         calibration["name"] = method.calibration
     if personalization["name"] == "method":
         personalization["name"] = method.personalization
-    task = TASKS.create({"name": SOURCES.get(experiment.data["name"]).task})
+    task = TASKS.create({"name": _task(experiment, method)})
     return Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
+
+
+def _task(experiment: Experiment, method: Method) -> str:
+    """Give the data set's task, for classification the open-world one if method or partition ask for it."""
+    name = SOURCES.get(experiment.data["name"]).task
+    open_world = method.open_world or PARTITIONS.get(experiment.partition["name"]).open_world
+    return "open_world" if open_world and name == "classification" else name
 
 
 def load_source(source: str, path: str) -> None:
@@ -88,3 +96,9 @@ def initial_model(experiment: Experiment, dataset: Dataset, device: torch.device
     spec = MODELS.create(experiment.model)
     generator = Rng(experiment.seed).torch("initial weights")
     return build_model(spec, dataset.shape, dataset.num_classes, generator).to(device)
+
+
+def load_weights(experiment: Experiment, model: torch.nn.Module) -> None:
+    """Replace the model's backbone by that of `model.weights`, if there is such a file. Raises ConfigError."""
+    if path := experiment.model.get("weights"):
+        load_backbone(model, path, experiment.model.get("weights_sha256", ""))

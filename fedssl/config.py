@@ -148,6 +148,14 @@ class Evaluation:
     personal_every: int = option(
         0, "rounds between two scores of all personalised models; 0 = after the last round only", low=0
     )
+    personal_on: str = option(
+        "own",
+        "test samples of personalised models: each client's `own`, or `all` of the data set",
+        choices=("own", "all"),
+    )
+    transductive: bool = option(
+        False, "also score the global model on the clients' unlabelled training samples, by their hidden labels"
+    )
     batch_size: int = option(500, "samples a forward pass", low=1)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedssl.assembly import Parts, assemble, initial_model, split_of
+from fedssl.assembly import Parts, assemble, initial_model, load_weights, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.data.cache import open_dataset
@@ -68,8 +68,12 @@ def wire_of(experiment: Experiment) -> ConfigRecord:
 
 
 def for_clients(experiment: Experiment) -> Experiment:
-    """Give the experiment as clients are sent it: without what concerns this machine alone."""
-    return replace(experiment, out="", engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
+    """Give the experiment as clients are sent it: without what concerns this machine alone.
+
+    A file of first weights is such a thing: what a client trains comes with each message.
+    """
+    model = {name: value for name, value in experiment.model.items() if name not in ("weights", "weights_sha256")}
+    return replace(experiment, model=model, out="", engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
 
 
 class Run:
@@ -125,6 +129,7 @@ class Run:
     def begin(self) -> None:
         """Make the first server state, which a method may train for; a resumed run has no need of it."""
         rng = Rng(self.experiment.seed)
+        load_weights(self.experiment, self.model)
         self.strategy.server = self.parts.method.init_server(self.model, None, rng, self.split.num_clients)
         self.finished = self.strategy.server
 
@@ -275,6 +280,8 @@ class Run:
         partial = self.strategy.keeps_parts
         if not partial:
             journal.write_json("reliability.json", self.scorer.reliability(self.finished))
+            if self.parts.task.name == "open_world":
+                journal.write_json("open_world.json", self.scorer.open_world(self.finished))
         save_model(
             journal.directory,
             model_choice=self.experiment.model,

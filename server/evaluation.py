@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,14 @@ from fedssl.config import Experiment
 from fedssl.data.augment import normalise
 from fedssl.data.base import Dataset, Samples
 from fedssl.methods.base import ServerState
-from fedssl.metrics.by_client import by_client
 from fedssl.metrics.reliability import reliability
+from fedssl.models.base import Outputs
 from fedssl.partition.split import Split
 from fedssl.runtime import autocast
+from server import open_world
 
 Scores = dict[str, float]
+_PICTURED = 1000
 
 
 @dataclass
@@ -50,16 +53,25 @@ class Scorer:
         """Score the calibrated global model."""
         logits = self._logits(server, self.dataset.test, np.arange(len(self.dataset.test)))
         calibrated = self._calibrated(logits, server)
-        found = Evaluation(test=self.task.score(calibrated, self.dataset.test.y))
+        y, kinds = self.dataset.test.y, self.split.kinds
+        found = Evaluation(test=self.task.score(calibrated, y, kinds))
         if calibrated is not logits:
-            found.test["uncalibrated_ece"] = self.task.score(logits, self.dataset.test.y)["ece"]
+            found.test["uncalibrated_ece"] = self.task.score(logits, y, kinds)["ece"]
         if len(self.pool):
-            held = self._logits(server, self.dataset.train, self.pool)
-            found.validation = self.task.score(self._calibrated(held, server), self.dataset.train.y[self.pool])
-        columns = by_client(calibrated, self.dataset.test.y, self.split.test_index, self.split.test_offsets)
+            held = self._calibrated(self._logits(server, self.dataset.train, self.pool), server)
+            found.validation = self.task.score(held, self.dataset.train.y[self.pool], kinds)
+        if self.experiment.evaluation.transductive:
+            found.test |= {f"transductive_{name}": value for name, value in self._transductive(server).items()}
+        columns = self.task.by_client(calibrated, y, self.split.test_index, self.split.test_offsets, kinds)
         for client_id in range(self.split.num_clients):
             found.clients[client_id] = {name: float(values[client_id]) for name, values in columns.items()}
         return found
+
+    def _transductive(self, server: ServerState) -> Scores:
+        """Score the samples that clients trained on without labels, where anybody knows their class."""
+        index = np.unique(self.split.train_index[self.split.label < 0])
+        logits = self._calibrated(self._logits(server, self.dataset.train, index), server)
+        return self.task.score(logits, self.dataset.train.y[index], self.split.kinds)
 
     def reliability(self, server: ServerState) -> dict[str, Any]:
         """Give the bins of the reliability diagram on test samples, before and after calibration."""
@@ -67,9 +79,22 @@ class Scorer:
         calibrated = self._calibrated(logits, server)
         y = self.dataset.test.y
         return {
-            "uncalibrated": reliability(logits, y),
-            "calibrated": None if calibrated is logits else reliability(calibrated, y),
+            "uncalibrated": reliability(self.task.by_class(logits, y), y),
+            "calibrated": None if calibrated is logits else reliability(self.task.by_class(calibrated, y), y),
         }
+
+    def open_world(self, server: ServerState) -> dict[str, Any]:
+        """Give the open-world report's numbers on test samples: see `server.open_world`."""
+        test, names = self.dataset.test, self.dataset.class_names
+        logits = self._calibrated(self._logits(server, test, np.arange(len(test))), server)
+        found = open_world.describe(logits.argmax(axis=1), test.y, names, self.split.kinds)
+        shown = open_world.first_of_each(test.y, len(names), _PICTURED)
+        if len(shown):
+            features, centroids = self._features(server, test, shown), server.extra.get("centroids")
+            fits = centroids is not None and centroids.shape == (len(names), features.shape[1])
+            rows = centroids.detach().cpu().double().numpy() if centroids is not None and fits else None
+            found |= open_world.picture(features, test.y[shown], rows, found["named"])
+        return found
 
     def _calibrated(self, logits: NDArray[np.float32], server: ServerState) -> NDArray[np.float32]:
         given = torch.from_numpy(logits)
@@ -78,12 +103,27 @@ class Scorer:
 
     def _logits(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> NDArray[np.float32]:
         self.model.load_state_dict(server.model)
-        size = self.experiment.evaluation.batch_size
-        parts = (
-            normalise(
-                torch.from_numpy(samples.x[index[i : i + size]]).to(self.device), self.dataset.mean, self.dataset.std
-            )
-            for i in range(0, len(index), size)
-        )
         with autocast(self.experiment.precision, self.device):
-            return self.task.predict(self.model, parts)
+            return self.task.predict(self.model, self._batches(samples, index))
+
+    def _features(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        self.model.load_state_dict(server.model)
+        found: list[NDArray[np.float64]] = []
+
+        def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], outputs: Outputs) -> None:
+            del module, inputs
+            found.append(outputs.features.double().cpu().numpy())
+
+        handle = self.model.register_forward_hook(keep)
+        try:
+            with autocast(self.experiment.precision, self.device):
+                self.task.predict(self.model, self._batches(samples, index))
+        finally:
+            handle.remove()
+        return np.concatenate(found)
+
+    def _batches(self, samples: Samples, index: NDArray[np.int64]) -> Iterator[torch.Tensor]:
+        size = self.experiment.evaluation.batch_size
+        for i in range(0, len(index), size):
+            x = torch.from_numpy(samples.x[index[i : i + size]]).to(self.device)
+            yield normalise(x, self.dataset.mean, self.dataset.std)

@@ -20,6 +20,7 @@ fedssl: federated semi-supervised learning
   fedssl run resume=DIR                go on with a run that was stopped
   fedssl split [KEY=VALUE ...]         only build and draw the split
   fedssl report DIR [DIR ...]          (re)build a report; several runs are compared
+  fedssl pretrain [KEY=VALUE ...]      a backbone trained without labels, for model.weights=FILE
   fedssl predict RUN --data PATH       a trained model on new images
   fedssl list GROUP                    the choices of a config group
 
@@ -38,6 +39,7 @@ def commands() -> dict[str, Command]:
         "split": module.split,
         "report": module.report,
         "predict": module.predict,
+        "pretrain": module.pretrain,
         "list": module.list_choices,
     }
 

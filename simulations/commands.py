@@ -128,6 +128,15 @@ def predict(argv: Sequence[str]) -> int:
     return 0
 
 
+def pretrain(argv: Sequence[str]) -> int:
+    """Train a backbone without labels."""
+    from simulations import pretrain as module
+
+    if wants_help(argv, module.help_text()):
+        return 0
+    return module.pretrain(argv)
+
+
 def list_choices(argv: Sequence[str]) -> int:
     """Print the choices of a group."""
     if wants_help(argv, LIST_HELP):

@@ -44,8 +44,10 @@ REGISTRIES: dict[str, Registry[Any]] = {
         AGGREGATIONS,
     )
 }
-VERBATIM = ("out", "resume", "method_file", "data.path", "engine.address")
-PATHS = ("out", "resume", "method_file", "data.path")
+DEFAULT_METHOD = "fedossl"
+"""What `fedssl run` runs; `Experiment()` is FixMatch, which needs no pre-training to begin with."""
+VERBATIM = ("out", "resume", "method_file", "data.path", "model.weights", "engine.address")
+PATHS = ("out", "resume", "method_file", "data.path", "model.weights")
 OWN = "method"
 """As a calibration or personalization: the method's own."""
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -75,10 +77,10 @@ def compose_experiment(overrides: Sequence[str]) -> Experiment:
     source = _load_method_file(given["method_file"]) if "method_file" in given else ""
     preset = _preset(given.get("experiment"))
     chosen = {**{group: str(choice) for group, choice in preset.items() if group in REGISTRIES}, **given}
-    method = METHODS.get(chosen.get("method", "fixmatch"))
+    method = METHODS.get(chosen.get("method", DEFAULT_METHOD))
     defaults = [
         text
-        for text in method.defaults
+        for text in (f"method={method.name}", *method.defaults)
         if (key := split_override(text)[0]) not in given and key.split(".")[0] not in (*given, *preset)
     ]
     choices = {**dict(split_override(text) for text in defaults if "." not in text.split("=")[0]), **chosen}

@@ -85,11 +85,22 @@ class Display:
             self.bar = None
 
 
+_SHOWN = (
+    ("train", "loss", "loss"),
+    ("test", "accuracy", "accuracy"),
+    ("test", "accuracy_all", "all"),
+    ("test", "accuracy_seen", "seen"),
+    ("test", "accuracy_unseen", "unseen"),
+    ("test", "personal_accuracy", "personal"),
+    ("test", "personal_accuracy_all", "personal all"),
+)
+"""Split, metric and label of what a line has room for, where it is there."""
+
+
 def describe(record: dict[str, Any]) -> str:
     """Give the few numbers of a round that fit a line."""
     parts = []
-    shown = (("train", "loss", "loss"), ("test", "accuracy", "accuracy"), ("test", "personal_accuracy", "personal"))
-    for split, name, label in shown:
+    for split, name, label in _SHOWN:
         value = (record.get(split) or {}).get(name)
         if value is not None:
             parts.append(f"{label} {value:.3f}")

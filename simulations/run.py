@@ -83,7 +83,8 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     os.environ[ALLOW_CODE] = "1"
     if not resume:
         check_out(experiment.out)
-    prepare(experiment)
+    prepare(experiment, resume=resume)
+    experiment = _with_weights(experiment)
     experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
     directory = Path(experiment.out)
     if resume:
@@ -95,6 +96,8 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     from server.app import Silence
 
     with _loggers(experiment, watcher or Silence()) as seen:
+        if _starts_blind(experiment):
+            seen.warn("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
         try:
             _run(experiment, seen, resume=resume)
         except KeyboardInterrupt:
@@ -108,12 +111,21 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     return Result(directory)
 
 
-def prepare(experiment: Experiment) -> None:
+def _starts_blind(experiment: Experiment) -> bool:
+    """Say whether a method that freezes stages begins without pre-trained ones."""
+    from fedssl.methods.base import METHODS
+
+    frozen = METHODS.get(experiment.method["name"]).open_world and experiment.method.get("train") == "last_stage"
+    return frozen and experiment.model.get("weights") == ""
+
+
+def prepare(experiment: Experiment, *, resume: bool = False) -> None:
     """Decode the data, make the split and shape the network, so that nothing is written for what cannot run."""
     from fedssl.assembly import assemble
     from fedssl.data.base import SOURCES
     from fedssl.data.cache import open_dataset
     from fedssl.models.base import MODELS
+    from fedssl.models.weights import AUTO, load_backbone
 
     prepare_split(experiment)
     assemble(experiment)
@@ -121,7 +133,19 @@ def prepare(experiment: Experiment) -> None:
     import torch
 
     with torch.device("meta"):
-        MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
+        model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
+    # A resumed run has its weights from the checkpoint.
+    if (path := experiment.model.get("weights")) and path != AUTO and not resume:
+        load_backbone(model, path, experiment.model["weights_sha256"])
+
+
+def _with_weights(experiment: Experiment) -> Experiment:
+    """Give the experiment with the file and hash of its starting weights, trained now for `model.weights=auto`."""
+    from fedssl.pretraining.run import fix_weights
+    from simulations.pretrain import Lines
+
+    epochs = int(experiment.model.get("pretrain_epochs", 0))
+    return fix_weights(experiment, lambda line: print(line, flush=True), Lines(epochs))
 
 
 def prepare_split(experiment: Experiment) -> Split:

@@ -92,7 +92,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
             file = folder / f"{part}_{name}.npy"
             with file.open("wb") as stream:
                 np.save(stream, np.ascontiguousarray(getattr(samples, name)), allow_pickle=False)
-            checksums[file.name] = _checksum(file)
+            checksums[file.name] = file_checksum(file)
     meta = {
         "format": _FORMAT,
         "key": dataset.key,
@@ -124,13 +124,14 @@ def _open_samples(folder: Path, part: str, checksums: dict[str, int]) -> Samples
 
 
 def _map(file: Path, checksums: dict[str, int]) -> NDArray[Any]:
-    if checksums[file.name] != _checksum(file):
+    if checksums[file.name] != file_checksum(file):
         raise ValueError(f"{file} is damaged")
     # As a plain array: numpy's memmap class slows down every slice.
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def _checksum(file: Path) -> int:
+def file_checksum(file: Path) -> int:
+    """Give the CRC-32 of a file."""
     value = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedssl.data import augment
-from fedssl.data.base import Dataset, Indices
+from fedssl.data.base import SEEN, Dataset, Indices
 from fedssl.data.draws import Key
 
 _TOGETHER = 512
@@ -22,6 +22,7 @@ class ClientData:
     """A client's samples. Methods may read the labels of `labelled` alone; `truth` is for telemetry.
 
     `given` is int64 over the training split: the label a client was told (noise included), -1 where it was told none.
+    `kinds` is int8 (classes,), see `Split.kinds`; empty when made = every class is seen.
     A view is a pure function of (sample, key), so it does not depend on the batch a sample sits in.
     """
 
@@ -31,6 +32,11 @@ class ClientData:
     given: NDArray[np.int64]
     flip: bool
     device: torch.device
+    kinds: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+
+    def __post_init__(self) -> None:
+        if not len(self.kinds):
+            object.__setattr__(self, "kinds", np.full(self.num_classes, SEEN, np.int8))
 
     @property
     def labelled(self) -> NDArray[np.int64]:

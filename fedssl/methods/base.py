@@ -87,6 +87,8 @@ class Method(ABC):
 
     The server's state is put back afterwards; clients' memories stay as the sweep left them.
     """
+    open_world: ClassVar[bool] = False
+    """Finds classes that nobody has labels of, and is scored by the task `open_world`."""
     defaults: ClassVar[tuple[str, ...]] = ()
     """Overrides such as `data=digits` that hold unless the user chose otherwise."""
 

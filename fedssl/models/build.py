@@ -19,9 +19,14 @@ def build_model(
     with torch.device("meta"):
         model = spec.build(shape, num_classes)
     model = model.to_empty(device="cpu")
+    initialise(model, generator)
+    return model.to(memory_format=torch.channels_last)
+
+
+def initialise(model: torch.nn.Module, generator: torch.Generator) -> None:
+    """Give each layer torch's default initial weights, drawn from `generator`. Raises TypeError for an unknown one."""
     for name, module in model.named_modules():
         _initialise(name, module, generator)
-    return model.to(memory_format=torch.channels_last)
 
 
 def _initialise(name: str, module: torch.nn.Module, generator: torch.Generator) -> None:

@@ -11,6 +11,8 @@ from fedssl.models.base import ModelSpec, register
 if TYPE_CHECKING:
     import torch
 
+_HEADS = ("linear", "cosine")
+_HEAD_DOC = "classifier: `linear`, or `cosine`: 10 cos(feature, class vector) without bias"
 _NORMS = ("batch", "group")
 _NORM_DOC = "normalisation: `batch`, or `group` with 2 groups, which keeps no running statistics"
 
@@ -23,33 +25,44 @@ def check_image_shape(shape: tuple[int, int, int]) -> None:
         raise ConfigError("model", "x".join(map(str, shape)), allowed)
 
 
+@dataclass
+class Pretrained(ModelSpec):
+    """A model that can begin with trained weights in its backbone."""
+
+    weights: str = option("", "backbone to begin with: a file of `fedssl pretrain`; `auto` trains one; empty: random")
+    weights_sha256: str = option("", "hash that the file must have; filled in when a run begins")
+    pretrain_epochs: int = option(5, "epochs of the pre-training that `weights=auto` does", low=1)
+
+
 @register("resnet")
 @dataclass
-class ResNetSpec(ModelSpec):
+class ResNetSpec(Pretrained):
     """CIFAR-style residual network of any width, four stages (He et al. 2016, section 4.2)."""
 
     width: int = option(16, "channels of the first of four stages; each next one doubles", low=1, high=1024)
     blocks: int = option(1, "basic blocks a stage", low=1, high=32)
     norm: str = option("batch", _NORM_DOC, choices=_NORMS)
+    head: str = option("linear", _HEAD_DOC, choices=_HEADS)
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
         """Give the network."""
         from fedssl.models.networks.resnet import ResNet
 
         check_image_shape(shape)
-        return ResNet(shape[2], num_classes, self.width, self.blocks, self.norm)
+        return ResNet(shape[2], num_classes, self.width, self.blocks, self.norm, self.head)
 
 
 @register("resnet18")
 @dataclass
-class ResNet18Spec(ModelSpec):
+class ResNet18Spec(Pretrained):
     """ResNet-18 for small images: `resnet` of width 64, 2 blocks (He et al. 2016, table 1)."""
 
     norm: str = option("batch", _NORM_DOC, choices=_NORMS)
+    head: str = option("linear", _HEAD_DOC, choices=_HEADS)
 
     def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
         """Give the network."""
-        return ResNetSpec(width=64, blocks=2, norm=self.norm).build(shape, num_classes)
+        return ResNetSpec(width=64, blocks=2, norm=self.norm, head=self.head).build(shape, num_classes)
 
 
 @register("lenet")

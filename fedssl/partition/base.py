@@ -22,6 +22,8 @@ class Partition(ABC):
     """A rule that deals samples to clients; its fields are the options of `partition=name`."""
 
     name: ClassVar[str] = ""
+    open_world: ClassVar[bool] = False
+    """Some classes have no label anywhere; models are scored by the task `open_world`."""
 
     @abstractmethod
     def assign(self, y: Ints, group: Ints, num_clients: int, rng: Rng) -> list[Ints]:
@@ -30,6 +32,11 @@ class Partition(ABC):
         `y` is the class or -1 where nobody knows it, `group` the natural group or -1.
         Raises ConfigError if the samples cannot be dealt to so many clients.
         """
+
+    def num_seen(self, y: Ints, num_classes: int) -> int:
+        """Give k: samples of the classes 0..k-1 alone may be labelled; `y` as in `assign`."""
+        del y
+        return num_classes
 
 
 @dataclass
@@ -50,11 +57,16 @@ class LabelRule(ABC):
     def told(self, y: Ints, num_classes: int, rng: Rng) -> Ints:
         """Give the labels that clients are told: `noise` of the true ones name another class.
 
-        The number of wrong labels is exact; the wrong class is uniform over the others.
+        The number of wrong labels is exact; the wrong class is uniform over the others of `num_classes`.
+        Raises ConfigError if there are no others.
         """
         generator = rng.numpy("label noise")
         wrong = generator.permutation(len(y))[: round(self.noise * len(y))]
         given = y.copy()
+        if not len(wrong):
+            return given
+        if num_classes < 2:
+            raise ConfigError("labels.noise", self.noise, "0 where only one class is labelled")
         given[wrong] = (y[wrong] + generator.integers(1, num_classes, len(wrong))) % num_classes
         return given
 

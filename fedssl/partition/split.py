@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.arrays import stratified
-from fedssl.data.base import Dataset, Indices
+from fedssl.data.base import ABSENT, GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN, Dataset, Indices
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.partition.base import Ints, LabelRule, Partition, check_clients
 from fedssl.partition.shares import draw_to_shares
@@ -59,6 +59,23 @@ class Split:
             digest.update(f"{name} {stored.dtype.str} {stored.shape}\n".encode())
             digest.update(stored.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int8]:
+        """Give the kind of each class (classes,).
+
+        SEEN: some training sample truly of the class has a label; else LOCALLY_UNSEEN: every client that has samples
+        has some of it; GLOBALLY_UNSEEN: some clients do; ABSENT: none does.
+        """
+        client = np.repeat(np.arange(self.num_clients), np.diff(self.train_offsets))
+        known = self.truth >= 0
+        holds = np.zeros((self.num_clients, len(self.class_names)), bool)
+        holds[client[known], self.truth[known]] = True
+        holders, most = holds.sum(axis=0), len(np.unique(client))
+        kinds = np.where(holders == most, LOCALLY_UNSEEN, GLOBALLY_UNSEEN).astype(np.int8)
+        kinds[holders == 0] = ABSENT
+        kinds[self.truth[known & (self.label >= 0)]] = SEEN
+        return kinds
 
     def client(self, client_id: int) -> Indices:
         """Give a client's samples."""
@@ -119,7 +136,8 @@ def make_split(
     """Deal a data set to clients; a pure function of its arguments.
 
     A stratified share `validation` of the training samples of known class is set aside, the rest is
-    partitioned, and each client is dealt validation and test samples in its own class shares.
+    partitioned, labelled where the partition's classes may be, and each client is dealt validation and
+    test samples in its own class shares.
     Raises ConfigError, on `clients` if they are more than the samples.
     """
     rng = Rng(seed)
@@ -128,9 +146,11 @@ def make_split(
     rest = np.setdiff1d(np.arange(len(y)), pool, assume_unique=True)
     check_clients(len(rest), num_clients)
     parts = partition.assign(y[rest], dataset.train.group[rest], num_clients, rng)
-    labelled = np.concatenate(labels.choose(y[rest], parts, dataset.num_classes, rng))
+    seen = partition.num_seen(y[rest], dataset.num_classes)
+    allowed = np.where(y[rest] < seen, y[rest], -1)
+    labelled = np.concatenate(labels.choose(allowed, parts, dataset.num_classes, rng))
     told, held = np.full(len(rest), -1, np.int64), np.concatenate(parts)
-    told[labelled] = labels.told(y[rest[labelled]], dataset.num_classes, rng)
+    told[labelled] = labels.told(y[rest[labelled]], seen, rng)
     mine = [y[rest[part]] for part in parts]
     val = draw_to_shares(y[pool], mine, dataset.num_classes, rng, "client validation")
     test = draw_to_shares(dataset.test.y, mine, dataset.num_classes, rng, "client test")

@@ -45,10 +45,11 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
     metric = common_metric(groups)
     number = sum(len(group.runs) for group in groups)
     differing = differences(groups)
-    figure = curves_figure(groups, metric)
     scored = "the clients' own models" if metric.startswith(PERSONAL) else "the global model"
     caption = f"Test scores of {scored}; bands are 95 % t-intervals of the mean over seeds."
-    path = page.parent / "figures" / "compare.png"
+    drawn = {"compare": curves_figure(groups, metric), "kinds": kinds_figure(groups, metric)}
+    headings = {"compare": "Curves", "kinds": "Seen and unseen classes"}
+    folder = page.parent / "figures"
     html = render(
         "compare.html.j2",
         heading=f"{number} runs, {len(groups)} settings" if len(groups) > 1 else f"{number} runs of one setting",
@@ -56,9 +57,10 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
         warnings=warnings + _unfinished(groups),
         groups=groups,
         results={f"{which.capitalize()} values": result_rows(groups, which) for which in ("final", "best")},
-        figures=[show(figure, path, "Curves", caption)] if figure is not None else [],
-        paired=_paired_rows(groups, metric),
-        main_title=tables.title(metric),
+        figures=[
+            show(figure, folder / f"{name}.png", headings[name], caption) for name, figure in drawn.items() if figure
+        ],
+        paired=_paired(groups, metric),
         differing=differing,
         shared={key: text for key, text in groups[0].config.items() if key not in differing},
     )
@@ -168,6 +170,13 @@ def _unfinished(groups: Sequence[Group]) -> list[str]:
     ]
 
 
+def _paired(groups: Sequence[Group], metric: str) -> dict[str, list[tuple[str, str, str, int]]]:
+    """Give paired differences by metric: of the main one, and on unseen classes where there are some."""
+    prefix = PERSONAL if metric.startswith(PERSONAL) else ""
+    found = {tables.title(name): _paired_rows(groups, name) for name in (metric, f"{prefix}accuracy_unseen")}
+    return {name: rows for name, rows in found.items() if rows}
+
+
 def _paired_rows(groups: Sequence[Group], metric: str) -> list[tuple[str, str, str, int]]:
     rows = []
     for a, b in combinations(groups, 2):
@@ -192,19 +201,31 @@ def _signed(metric: str, value: float) -> str:
 def curves_figure(groups: Sequence[Group], metric: str) -> Figure | None:
     """Draw test metric and loss, a line a group, over rounds in which all its seeds were scored."""
     loss = f"{PERSONAL}loss" if metric.startswith(PERSONAL) else "loss"
-    curves = {(g.name, name): _curve_table(g, name) for g in groups for name in (metric, loss)}
-    panels = [name for name in (metric, loss) if any(len(curves[g.name, name]) for g in groups)]
+    names = {name: f"{tables.title(name)}{' (%)' if tables.is_share(name) else ' (nats)'}" for name in (metric, loss)}
+    return _panels(groups, names, "Scores by round and setting")
+
+
+def kinds_figure(groups: Sequence[Group], metric: str) -> Figure | None:
+    """Draw the accuracies on seen and unseen classes, as `curves_figure` draws `metric`; None without any."""
+    prefix = PERSONAL if metric.startswith(PERSONAL) else ""
+    kinds = ("seen", "unseen", "locally unseen", "globally unseen")
+    names = {f"{prefix}accuracy_{kind.replace(' ', '_')}": f"{kind} (%)" for kind in kinds}
+    return _panels(groups, names, "Accuracy on seen and unseen classes")
+
+
+def _panels(groups: Sequence[Group], names: dict[str, str], title: str) -> Figure | None:
+    curves = {(g.name, name): _curve_table(g, name) for g in groups for name in names}
+    panels = [name for name in names if any(len(curves[g.name, name]) for g in groups)]
     if not panels:
         return None
     sizes = sorted({len(group.runs) for group in groups})
     seeds = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
-    title = "Scores by round and setting"
     note = f"test, mean over n = {seeds} seeds a setting; band: 95 % t-interval"
     figure, axes = new_figure(title, note, 1.6 + 2.7 * len(panels), len(panels), sharex=True)
     for ax, name in zip(axes, panels, strict=True):
         for place, group in enumerate(groups):
             _draw_band(ax, curves[group.name, name], group.name, place, 100 if tables.is_share(name) else 1)
-        label(ax, y=f"{tables.title(name)}{' (%)' if tables.is_share(name) else ' (nats)'}")
+        label(ax, y=names[name])
     label(axes[-1], "round", axes[-1].get_ylabel())
     whole_rounds(axes[-1])
     legend(figure, axes, columns=2)

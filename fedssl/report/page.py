@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedssl.files import write_atomically
-from fedssl.report import reliability, rounds, split, spread, tables
+from fedssl.report import clusters, open_world, reliability, rounds, split, spread, tables
 from fedssl.report.canvas import save
 from fedssl.report.run import Run, clients_table, read, rounds_table
 
@@ -33,6 +33,7 @@ FILES = {
     "metrics.jsonl": "one object a round",
     "clients.parquet": "one row a client and evaluation",
     "reliability.json": "confidence, accuracy and count by bin",
+    "open_world.json": "kinds of classes, matching, confusion matrix and a plane of features",
     "summary.json": "final and best values",
     "model.safetensors": "the final model",
     "model.json": "how to load the model",
@@ -43,6 +44,28 @@ CAPTIONS = {
     "scores": (
         "Scores by round",
         "A star marks the round that was best on validation; test scores never choose it.",
+    ),
+    "kinds": (
+        "Seen and unseen classes",
+        "Seen classes count by name. Unseen ones count after the best one-to-one matching of predicted ids to classes, "
+        "on each line's own samples: locally and globally unseen classes may both claim an id, all together may not.",
+    ),
+    "confusion": (
+        "Confusion after matching",
+        "One matching over all test samples, last round; lines part the kinds of classes. A column that is dark in "
+        "two rows holds two classes in one cluster.",
+    ),
+    "features": (
+        "Features and global centroids",
+        "Principal directions of the test samples' unit features, last round. Markers tell kinds of classes, stars are "
+        "the server's centroids: seen ones named as in training, the others by the test samples that fit best. A star "
+        "amid its own class is what the method aims at.",
+    ),
+    "shares": (
+        "Bias of predictions",
+        "Above: predicted shares (solid) against true ones (dashed); a gap is the bias that open-world methods fight. "
+        "Below: the gap by class, orange where a class is predicted too often. Ids of unseen classes have the names "
+        "that fit the last round's test samples best.",
     ),
     "clients": (
         "Spread over clients",
@@ -104,8 +127,13 @@ def _spread(result: tables.Outcome) -> dict[str, float]:
 def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list[Shown]:
     table, clients = rounds_table(run.records), clients_table(run)
     best = int(result.best["round"]) if "round" in result.best else None
+    world = open_world.open_world_of(run.open_world)
     drawn = {
         "scores": rounds.scores_figure(table, clients, result.metric, best),
+        "kinds": open_world.kinds_figure(table, result.metric),
+        "confusion": clusters.confusion_figure(world) if world else None,
+        "features": clusters.features_figure(world) if world else None,
+        "shares": open_world.shares_figure(table, run.records, held, world) if world and held else None,
         "clients": spread.spread_figure(clients, result.metric),
         "reliability": reliability.reliability_figure(run.reliability),
         "pseudo": rounds.pseudo_figure(table),

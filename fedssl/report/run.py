@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 MAIN_METRICS = ("accuracy", "accuracy_all", "map50")
 PERSONAL = "personal_"
+OPEN_WORLD = "open_world.json"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Run:
     environment: Record = field(default_factory=dict)
     summary: Record = field(default_factory=dict)
     reliability: Record = field(default_factory=dict)
+    open_world: Record = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
     @property
@@ -70,11 +72,13 @@ def read(directory: Path) -> Run:
         values = None
     if not isinstance(values, dict):
         raise ConfigError("report", str(config), "a YAML mapping")
-    names = ("environment.json", "summary.json", "reliability.json")
+    names = ("environment.json", "summary.json", "reliability.json", OPEN_WORLD)
     parts = {name.removesuffix(".json"): _read_object(directory / name) for name in names}
-    files = (*names, "split.npz", "clients.parquet")
+    records = _read_journal(journal)
+    is_open = any("accuracy_seen" in (record.get("test") or {}) for record in records)
+    files = [name for name in (*names, "split.npz", "clients.parquet") if is_open or name != OPEN_WORLD]
     missing = tuple(name for name in files if not (directory / name).is_file())
-    return Run(directory, values, _read_journal(journal), **parts, missing=missing)
+    return Run(directory, values, records, **parts, missing=missing)
 
 
 def _read_object(path: Path) -> Record:

@@ -13,14 +13,33 @@ from fedssl.report.run import PERSONAL, Record, Run, clients_table, last_by_clie
 if TYPE_CHECKING:
     from fedssl.report.split import Split
 
-ORDER = ("accuracy", "macro_f1", "loss", "ece", "uncalibrated_ece", "brier")
+ORDER = (
+    "accuracy",
+    "accuracy_all",
+    "accuracy_all_paper",
+    "accuracy_seen",
+    "accuracy_unseen",
+    "accuracy_unseen_strict",
+    "accuracy_locally_unseen",
+    "accuracy_globally_unseen",
+    "nmi_unseen",
+    "macro_f1",
+    "loss",
+    "ece",
+    "uncalibrated_ece",
+    "brier",
+)
 NONE = "\N{EN DASH}"
 SHARES = ("accuracy", "macro_f1", "map", "nmi", "pseudo_")
 WORDS = {
-    "accuracy_all": "accuracy, all classes (joint matching)",
-    "accuracy_all_paper": "accuracy, all classes (0.6/0.4 form)",
-    "accuracy_unseen": "accuracy, unseen classes",
-    "accuracy_seen": "accuracy, seen classes",
+    "accuracy_all": "accuracy on all classes",
+    "accuracy_all_paper": "accuracy on all classes (seen and unseen matched apart)",
+    "accuracy_seen": "accuracy on seen classes",
+    "accuracy_unseen": "accuracy on unseen classes",
+    "accuracy_unseen_strict": "accuracy on unseen classes (predicted as seen: wrong)",
+    "accuracy_locally_unseen": "accuracy on locally unseen classes",
+    "accuracy_globally_unseen": "accuracy on globally unseen classes",
+    "nmi_unseen": "NMI on unseen classes",
     "macro_f1": "macro F1",
     "ece": "calibration error (ECE)",
     "uncalibrated_ece": "calibration error (ECE) before calibration",

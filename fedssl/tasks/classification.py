@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedssl.metrics import classification as metrics
-from fedssl.tasks.base import Task, register
+from fedssl.tasks.base import Ints, Kinds, Logits, Task, register
 
 
-def predict(model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> NDArray[np.float32]:
+def predict(model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
     """Give logits (n, classes), in eval mode and without gradients; (0, 0) without batches.
 
     Every module's mode is restored, and no buffer changes.
@@ -36,12 +35,13 @@ class Classification(Task):
 
     main_metric = "accuracy"
 
-    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> NDArray[np.float32]:
+    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
         """Give logits (n, classes)."""
         return predict(model, x_batches)
 
-    def score(self, logits: NDArray[np.float32], y: NDArray[np.int64]) -> dict[str, float]:
+    def score(self, logits: Logits, y: Ints, kinds: Kinds) -> dict[str, float]:
         """Give accuracy, macro_f1, loss, ece and brier."""
+        del kinds
         known = y >= 0
         logits, y = logits[known], y[known]
         scores = (metrics.accuracy, metrics.macro_f1, metrics.loss, metrics.ece, metrics.brier)

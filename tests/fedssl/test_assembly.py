@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 import toys
 
+from clients.local_data import LocalData
 from fedssl.assembly import assemble, split_of
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
@@ -38,3 +40,30 @@ def test_a_split_is_fixed_by_seed_and_share_of_validation():
     assert found.sha256 == split_of(replace(chosen, rounds=7), dataset).sha256
     others = [replace(chosen, seed=1), replace(chosen, validation=0.2), replace(chosen, clients=5)]
     assert len({found.sha256, *(split_of(other, dataset).sha256 for other in others)}) == 4
+
+
+@pytest.mark.parametrize("asks", ["neither", "method", "partition"])
+def test_the_open_world_task_is_taken_when_method_or_partition_ask_for_it(asks: str, monkeypatch: pytest.MonkeyPatch):
+    if asks == "method":
+        monkeypatch.setattr(METHODS.get("fixmatch"), "open_world", True)
+    partition = {"name": "open_world" if asks == "partition" else "iid"}
+    chosen = toys.experiment(method={"name": "fixmatch"}, partition=partition)
+    expected = "classification" if asks == "neither" else "open_world"
+    assert assemble(chosen).task.name == expected
+
+
+def test_a_task_that_is_not_classification_is_never_open_world(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(METHODS.get("fixmatch"), "tasks", ("other",))
+    monkeypatch.setattr(SOURCES.get("digits"), "task", "other")
+    with pytest.raises(ConfigError, match=r"^task='other'"):
+        assemble(toys.experiment(method={"name": "fixmatch"}, partition={"name": "open_world"}))
+
+
+def test_clients_are_told_the_kinds_of_the_split():
+    chosen = toys.experiment(partition={"name": "open_world"}, labels={"name": "client_rate", "rate": 0.5})
+    local = LocalData(chosen, torch.device("cpu"))
+    # Ten classes and four clients: six seen, one that all hold, three groups.
+    assert [local.client(client).kinds.tolist() for client in range(4)] == [[0] * 6 + [1] + [2] * 3] * 4
+    data = local.client(0)
+    assert set(local.dataset.train.y[data.labelled]) == set(range(6))
+    assert set(local.dataset.train.y[data.unlabelled]) == {*range(6), 6, 7}

@@ -16,6 +16,20 @@ NAMES = [name for name in METHODS.names() if METHODS.get(name).__module__.starts
 OPTIONS: dict[str, dict[str, Any]] = {
     # A few rounds make no model sure: at 0.95 no pseudo-label would be kept.
     "fixmatch": {"threshold": 0.5, "batch_size": 8, "ratio": 2, "epochs": 2},
+    # All terms from the second round on, and pseudo-labels among them.
+    "fedossl": {"batch_size": 16, "epochs": 2, "warmup": "off", "centroid_threshold": 0.3},
+    "orca": {"batch_size": 16, "epochs": 2},
+}
+OPEN_WORLD: dict[str, Any] = {
+    "model": {"name": "resnet", "width": 4, "head": "cosine"},
+    "partition": {"name": "open_world"},
+    "labels": {"name": "client_rate", "rate": 0.5},
+    "calibration": {"name": "method"},
+}
+CLOSED: dict[str, Any] = {
+    "model": {"name": "resnet", "width": 4},
+    "partition": {"name": "dirichlet", "alpha": 0.5},
+    "labels": {"name": "total_count", "count": 10},
 }
 PARTS = ("train", "test", "validation")
 
@@ -24,9 +38,7 @@ def metrics_of(name: str, directory: Path) -> list[dict[str, Any]]:
     """Run the method and give the scores of its rounds."""
     chosen = toys.experiment(
         method={"name": name, **OPTIONS.get(name, {})},
-        model={"name": "resnet", "width": 4},
-        partition={"name": "dirichlet", "alpha": 0.5},
-        labels={"name": "total_count", "count": 10},
+        **(OPEN_WORLD if METHODS.get(name).open_world else CLOSED),
     )
     toys.run(chosen, directory)
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -30,7 +30,7 @@ def test_a_clients_numbers_from_the_one_pass_are_those_of_scoring_it_alone():
         from fedssl.data.augment import normalise
 
         logits = run.parts.task.predict(run.model, [normalise(x, run.dataset.mean, run.dataset.std)])
-        alone = run.parts.task.score(logits, run.dataset.test.y[index])
+        alone = run.parts.task.score(logits, run.dataset.test.y[index], run.split.kinds)
         for name, value in found.clients[client_id].items():
             assert value == pytest.approx(alone[name], abs=1e-6), (client_id, name)
 
@@ -66,3 +66,15 @@ def test_the_reliability_bins_hold_every_test_sample():
 def test_without_a_validation_share_there_are_no_validation_scores():
     _, run = run_of(validation=0.0)
     assert run.scorer(run.strategy.server).validation == {}
+
+
+def test_transductive_scores_are_those_of_the_unlabelled_training_samples():
+    _, run = run_of(evaluation={"transductive": True})
+    model = {name: torch.zeros_like(tensor) for name, tensor in run.strategy.server.model.items()}
+    model["head.bias"][3] = 10.0
+    found = run.scorer(ServerState(model)).test
+    unlabelled = np.concatenate([run.split.client(client).unlabelled for client in range(run.split.num_clients)])
+    share = float(np.mean(run.dataset.train.y[unlabelled] == 3))
+    assert found["transductive_accuracy"] == pytest.approx(share)
+    assert found["transductive_accuracy"] != found["accuracy"]
+    assert not any(name.startswith("transductive") for name in run_of()[1].scorer(ServerState(model)).test)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedssl.config import ConfigError, Experiment, to_json
+from fedssl.data.cifar import Cifar10
 from simulations import compose
 from simulations.compose import check, compose_experiment, expand, experiments
 from simulations.listing import describe
@@ -13,6 +14,7 @@ from simulations.listing import describe
 PLUG_IN = """
 from dataclasses import dataclass
 from typing import ClassVar
+from fedssl.data.cifar import Cifar10
 from fedssl.config import option
 from fedssl.methods.base import register
 from fedssl.methods.fedavg import FedAvg
@@ -52,10 +54,20 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_no_override_gives_the_default_experiment() -> None:
+    made = compose_experiment([])
+    assert (made.method["name"], made.data["name"], made.partition["name"]) == (
+        "fedossl",
+        "fashion_small",
+        "open_world",
+    )
+    assert (made.labels["name"], made.labels["rate"]) == ("client_rate", 0.5)
+    assert (made.model["head"], made.model["weights"]) == ("cosine", "auto")
+    assert made.calibration["name"] == "centroid"
+
+
+def test_fixmatch_without_options_is_the_plain_experiment() -> None:
     # The width is the method's default, which only overrides bring in.
-    made, plain = compose_experiment([]), Experiment(model={"name": "resnet", "width": 8})
-    assert (made.method["name"], made.data["name"]) == (plain.method["name"], plain.data["name"])
-    assert made == check(plain)
+    assert compose_experiment(["method=fixmatch"]) == check(Experiment(model={"name": "resnet", "width": 8}))
 
 
 def test_a_method_brings_its_own_defaults(plug_in: str) -> None:
@@ -169,7 +181,11 @@ def test_the_address_of_a_cluster_is_kept_verbatim() -> None:
 
 
 @pytest.mark.parametrize("name", experiments())
-def test_each_preset_composes_and_says_what_it_is(name: str) -> None:
+def test_each_preset_composes_and_says_what_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "needs data.path=" in (compose.CONF / "experiment" / f"{name}.yaml").read_text():
+        with pytest.raises(ConfigError, match=r"data\.path"):
+            compose_experiment([f"experiment={name}"])
+        monkeypatch.setattr(Cifar10, "fingerprint", lambda _: "files")
     made = compose_experiment([f"experiment={name}"])
     assert check(made) == made
     assert f"{name}: " in describe("experiments")
@@ -183,15 +199,28 @@ def test_each_preset_composes_and_says_what_it_is(name: str) -> None:
 
 def test_check_writes_out_all_options() -> None:
     made = check(dataclasses.replace(Experiment(), model={"name": "resnet", "width": 4}))
-    assert made.model == {"name": "resnet", "width": 4, "blocks": 1, "norm": "batch"}
+    assert made.model == {
+        "name": "resnet",
+        "width": 4,
+        "blocks": 1,
+        "norm": "batch",
+        "head": "linear",
+        "weights": "",
+        "weights_sha256": "",
+        "pretrain_epochs": 5,
+    }
     assert made.labels == {"name": "total_count", "count": 10, "noise": 0.0}
     assert made.aggregation == {"name": "FedAvg"}
     assert check(made) == made
 
 
 def test_whole_numbers_in_float_fields_become_floats() -> None:
-    whole = compose_experiment(["participation=1", "method.weight_decay=0", "deadline=60", "partition.alpha=1"])
-    point = compose_experiment(["participation=1.0", "method.weight_decay=0.0", "deadline=60.0", "partition.alpha=1.0"])
+    whole = compose_experiment(
+        ["partition=dirichlet", "participation=1", "method.weight_decay=0", "deadline=60", "partition.alpha=1"]
+    )
+    point = compose_experiment(
+        ["partition=dirichlet", "participation=1.0", "method.weight_decay=0.0", "deadline=60.0", "partition.alpha=1.0"]
+    )
     assert to_json(whole) == to_json(point)
     assert type(whole.partition["alpha"]) is float
     assert type(check(Experiment(validation=0)).validation) is float

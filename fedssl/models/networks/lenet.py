@@ -35,6 +35,7 @@ class LeNet(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(84, num_classes)
+        self.trunk_layers = 0
 
     def forward(self, x: Tensor) -> Outputs:
         """Give features (batch, 84) and logits."""

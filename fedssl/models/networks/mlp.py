@@ -21,6 +21,7 @@ class MLP(nn.Module):
             parts += [nn.Linear(size_in, size_out), nn.ReLU()]
         self.backbone = nn.Sequential(*parts)
         self.head = nn.Linear(hidden, num_classes)
+        self.trunk_layers = 0
 
     def forward(self, x: Tensor) -> Outputs:
         """Give features (batch, hidden) and logits."""

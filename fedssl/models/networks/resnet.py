@@ -6,9 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedssl.models.base import Outputs
 
+COSINE_SCALE = 10.0
 _NUM_GROUPS = 2
 
 
@@ -42,21 +44,38 @@ class BasicBlock(nn.Module):
         return torch.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
 
 
-class ResNet(nn.Module):
-    """3x3 stem without pooling, stages of w, 2w, 4w, 8w channels, global mean, linear head."""
+class CosineHead(nn.Linear):
+    """Logits 10 cos(feature, row of the weight), without bias (Chen et al. 2019, section 3.2; scale of ORCA's code)."""
 
-    def __init__(self, channels: int, num_classes: int, width: int, blocks: int, norm: str) -> None:
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__(features, num_classes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give logits (batch, classes) in -10..10."""
+        return COSINE_SCALE * functional.linear(
+            functional.normalize(x, dim=1), functional.normalize(self.weight, dim=1)
+        )
+
+
+class ResNet(nn.Module):
+    """3x3 stem without pooling, stages of w, 2w, 4w, 8w channels, global mean, linear or cosine head.
+
+    `trunk_layers` counts the modules of the backbone before its last stage.
+    """
+
+    def __init__(self, channels: int, num_classes: int, width: int, blocks: int, norm: str, head: str) -> None:
         super().__init__()
         layers: list[nn.Module] = [_conv3x3(channels, width, 1), _norm(width, norm), nn.ReLU()]
         channels_in = width
         for stage in range(4):
+            self.trunk_layers = len(layers)
             channels_out = width * 2**stage
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 layers.append(BasicBlock(channels_in, channels_out, stride, norm))
                 channels_in = channels_out
         self.backbone = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(channels_in, num_classes)
+        self.head = CosineHead(channels_in, num_classes) if head == "cosine" else nn.Linear(channels_in, num_classes)
 
     def forward(self, x: Tensor) -> Outputs:
         """Give features (batch, 8 * width) and logits."""

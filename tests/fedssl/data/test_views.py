@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,3 +37,11 @@ def test_views_made_together_have_the_bits_of_views_made_apart(data, key, togeth
 
 def test_no_parts_give_no_views(data):
     assert list(data.weak_batches([], 0)) == []
+
+
+def test_all_classes_are_seen_unless_the_split_says_otherwise(data):
+    assert data.kinds.tolist() == [0, 0]
+    kinds = np.array([0, 2], np.int8)
+    told = replace(data, kinds=kinds)
+    assert told.kinds is kinds
+    assert replace(told, client_id=3).kinds is kinds

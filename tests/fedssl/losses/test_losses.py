@@ -2,25 +2,11 @@ from __future__ import annotations
 
 import math
 
-import beartype
 import jaxtyping
 import pytest
 import torch
 
 from fedssl.losses import pseudo_label, supervised
-
-
-@pytest.fixture
-def checked(monkeypatch):
-    """Wrap a function so that the shapes in its annotations are checked at run time."""
-
-    def wrap(module, name):
-        for kind in ("Float", "Int", "Bool"):
-            monkeypatch.setattr(module, kind, getattr(jaxtyping, kind), raising=False)
-        monkeypatch.setattr(module, "Tensor", torch.Tensor, raising=False)
-        return jaxtyping.jaxtyped(typechecker=beartype.beartype)(getattr(module, name))
-
-    return wrap
 
 
 def test_cross_entropy_is_the_mean_of_the_rows(checked):

@@ -92,3 +92,35 @@ def test_a_layer_of_unknown_initialisation_is_refused_by_name():
 def test_a_shape_the_networks_cannot_take_is_refused(shape):
     with pytest.raises(ConfigError, match="sides of 8 to 96"):
         build({"name": "lenet"}, shape)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [({"name": "resnet"}, 230_144), ({"name": "resnet", "width": 32}, 919_040), ({"name": "resnet18"}, 8_393_728)],
+)
+def test_the_backbone_is_cut_before_its_last_stage(choice, expected):
+    model = build(choice)
+    assert count(model.backbone[model.trunk_layers :]) == expected
+
+
+@pytest.mark.parametrize("name", ["lenet", "mlp"])
+def test_a_network_without_stages_has_no_trunk(name):
+    assert build({"name": name}).trunk_layers == 0
+
+
+@pytest.mark.parametrize(("choice", "expected"), [({"name": "resnet"}, 1280), ({"name": "resnet18"}, 5120)])
+def test_a_cosine_head_has_one_vector_a_class_and_no_bias(choice, expected):
+    head = build({**choice, "head": "cosine"}).head
+    assert [name for name, _ in head.named_parameters()] == ["weight"]
+    assert count(head) == expected
+
+
+def test_a_cosine_head_gives_ten_times_the_cosine_whatever_the_lengths():
+    head = build({"name": "resnet", "width": 1, "head": "cosine"}, num_classes=3).head
+    with torch.no_grad():
+        head.weight.copy_(2 * torch.eye(8)[:3])
+        z = torch.tensor([[3.0, 4.0, 0, 0, 0, 0, 0, 0], [0, 0, 7.0, 0, 0, 0, 0, 0]])
+        torch.testing.assert_close(head(z), torch.tensor([[6.0, 8.0, 0.0], [0.0, 0.0, 10.0]]))
+        torch.testing.assert_close(head(0.1 * z), head(z))
+        # One of C orthogonal class vectors: softmax is e^10 / (e^10 + C - 1).
+        assert head(z[1:]).softmax(1).max().item() == pytest.approx(0.9999092, abs=1e-6)

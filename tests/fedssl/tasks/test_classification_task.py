@@ -34,14 +34,14 @@ def test_prediction_leaves_buffers_and_modes_as_they_were(task):
 
 
 def test_no_batches_score_nan(task):
-    scores = task.score(task.predict(torch.nn.Identity(), []), np.zeros(0, np.int64))
+    scores = task.score(task.predict(torch.nn.Identity(), []), np.zeros(0, np.int64), np.zeros(0, np.int8))
     assert sorted(scores) == ["accuracy", "brier", "ece", "loss", "macro_f1"]
     assert all(math.isnan(value) for value in scores.values())
 
 
 def test_unknown_truth_is_left_out(task):
     logits = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
-    assert task.score(logits, np.array([0, -1, 1]))[task.main_metric] == 0.5
+    assert task.score(logits, np.array([0, -1, 1]), np.zeros(2, np.int8))[task.main_metric] == 0.5
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_spelling():

@@ -13,8 +13,18 @@ import pytest
 
 from simulations.run import Result, execute, load_run
 
-CASES = [("fedavg", "none"), ("fixmatch", "none"), ("fixmatch", "local_head")]
+CASES = [("fedavg", "none"), ("fixmatch", "none"), ("fixmatch", "local_head"), ("fedossl", "none")]
+OPTIONS = {
+    "fedossl": [
+        *("labels=total_count", "method.batch_size=16", "method.epochs=1"),
+        *("method.warmup=off", "method.cache_views=2"),
+    ],
+}
 SMALL = ["data=digits", "model=resnet", "model.width=4", "clients=4", "labels.count=5"]
+
+
+def chosen(method: str, personalization: str) -> list[str]:
+    return [f"method={method}", f"personalization={personalization}", *OPTIONS.get(method, [])]
 
 
 def hashes(result: Result) -> tuple[str, str]:
@@ -31,7 +41,7 @@ def command(*overrides: str) -> list[str]:
 def test_ray_with_any_number_of_workers_gives_the_bits_of_inline(
     ray_session: None, run_small: Any, method: str, personalization: str
 ) -> None:
-    choice = [f"method={method}", f"personalization={personalization}"]
+    choice = chosen(method, personalization)
     expected = hashes(run_small(*choice))
     for workers in (1, 2, 3):
         assert hashes(run_small(*choice, engine="ray", workers=workers)) == expected
@@ -42,7 +52,7 @@ def test_ray_with_any_number_of_workers_gives_the_bits_of_inline(
 def test_flowers_runtime_gives_the_bits_of_inline(
     run_small: Any, tmp_path: Path, method: str, personalization: str
 ) -> None:
-    choice = [f"method={method}", f"personalization={personalization}", "rounds=3"]
+    choice = [*chosen(method, personalization), "rounds=3"]
     out = tmp_path / "flower"
     # A process of its own: Flower shuts Ray down when it ends.
     done = subprocess.run(
@@ -61,12 +71,17 @@ def test_another_seed_gives_other_bits(run_small: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "personalization", "engine"),
-    [("fedavg", "none", "inline"), ("fixmatch", "none", "ray"), ("fixmatch", "local_head", "inline")],
+    [
+        ("fedavg", "none", "inline"),
+        ("fixmatch", "none", "ray"),
+        ("fixmatch", "local_head", "inline"),
+        ("fedossl", "none", "inline"),
+    ],
 )
 def test_kill_in_mid_round_and_resume_gives_the_bits_of_an_uninterrupted_run(
     run_small: Any, tmp_path: Path, method: str, personalization: str, engine: str
 ) -> None:
-    choice = [f"method={method}", f"personalization={personalization}", "rounds=8"]
+    choice = [*chosen(method, personalization), "rounds=8"]
     out = tmp_path / "killed"
     process = subprocess.Popen(
         command(*choice, f"engine={engine}", "engine.workers=1", f"out={out}"),

@@ -1,0 +1,118 @@
+"""Global centroids of FedoSSL: clustered at clients, clustered again at the server, named by class means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedssl.calibration.base import Answer, CalibrationHook, State, register
+from fedssl.config import option
+from fedssl.data.views import ClientData
+from fedssl.losses.clustering import align, global_centroids, local_centroids, spherical_start
+from fedssl.models.trunk import Split, plain_features, trunk_layers
+from fedssl.rng import Rng
+
+CENTROIDS = "centroids"
+_LOCAL = "local_centroids"
+_MEANS = "class_means"
+_IDS = "class_ids"
+_COUNTS = "class_counts"
+_FEW = 1500
+
+
+@register("centroid")
+@dataclass
+class Centroid(CalibrationHook):
+    """Finds one global centroid a class, in the order of the classes (Zhang et al., ICML 2023, section 4.2).
+
+    A client sends centroids of its own samples and the mean feature of each class it has labels of, never features
+    or labels. Paper: how a cluster gets the number of a class is not said; here by Hungarian matching with the class
+    means, and of the others with the rows of the last round.
+    """
+
+    on = "trained"
+
+    local: int = option(0, "centroids a client sends (N_local); 0 = 32, or 16 for a client under 1,500 samples", low=0)
+    bank: int = option(1024, "samples that a client clusters (N_mem)", low=2)
+    sharpness: float = option(25.0, "factor on similarities in Sinkhorn-Knopp (lambda)", above=0)
+    batch_norm: str = option(
+        "running",
+        "statistics of batch norm for the features: `running`, or of the `batch`, as features are in training",
+        choices=("running", "batch"),
+    )
+    steps: int = option(500, "steps of the server's clustering", low=0)
+    align: str = option("on", "give clusters the numbers of classes", choices=("on", "off"))
+    unseen: str = option(
+        "previous",
+        "order of clusters without a labelled class: by last round's, or as they come",
+        choices=("previous", "index"),
+    )
+
+    def summarise(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> dict[str, torch.Tensor]:
+        """Give local centroids (n, dim) in unit rows, and ids, means (k, dim) and counts of labelled classes."""
+        split, maps = Split(model, trunk_layers(model)), getattr(model, "maps", None)
+        pool = np.concatenate([data.labelled, data.unlabelled])
+        if not len(pool):
+            return {}
+        drawn = rng.numpy("bank").permutation(pool)[: self.bank]
+        features = plain_features(split, data, drawn, maps, batch_norm=self.batch_norm).features.cpu()
+        count = self.local or (32 if data.num_examples >= _FEW else 16)
+        bank = torch.nn.functional.normalize(features, dim=1)
+        found = {_LOCAL: local_centroids(bank, count, rng.torch("local centroids"), self.sharpness)}
+        if len(data.labelled):
+            features = plain_features(split, data, data.labelled, maps, batch_norm=self.batch_norm).features.cpu()
+            ids, inverse, counts = torch.unique(
+                data.labels(data.labelled).cpu(), return_inverse=True, return_counts=True
+            )
+            sums = torch.zeros(len(ids), features.shape[1]).index_add_(0, inverse, features)
+            found |= {_IDS: ids, _MEANS: sums / counts[:, None], _COUNTS: counts}
+        return found
+
+    def check(self, statistics: State) -> None:
+        """Check that shapes fit each other. Raises ValueError."""
+        if not statistics:
+            return
+        local = statistics.get(_LOCAL)
+        if local is None or local.ndim != 2 or not local.is_floating_point():
+            raise ValueError(f"{_LOCAL} is missing or no matrix of numbers")
+        given = [name for name in (_IDS, _MEANS, _COUNTS) if name in statistics]
+        if not given:
+            return
+        if len(given) < 3:
+            raise ValueError(f"{_IDS}, {_MEANS} and {_COUNTS} come together, not only {', '.join(given)}")
+        ids, means, counts = (statistics[name] for name in (_IDS, _MEANS, _COUNTS))
+        if ids.ndim != 1 or counts.shape != ids.shape or means.shape != (len(ids), local.shape[1]):
+            raise ValueError(f"{_MEANS} has shape {tuple(means.shape)}, not one row of {local.shape[1]} a class")
+        if len(torch.unique(ids)) != len(ids) or (ids < 0).any() or (counts <= 0).any():
+            raise ValueError(f"{_IDS} or {_COUNTS} are not distinct classes with samples")
+
+    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+        """Give new `centroids` (classes, dim); the old ones if too few local ones came in."""
+        head = model["head.weight"].detach().cpu().float()
+        stacked = [update.statistics[_LOCAL].cpu().float() for update in updates if _LOCAL in update.statistics]
+        stacked = [part for part in stacked if part.shape[1] == head.shape[1]]
+        if sum(map(len, stacked)) < len(head):
+            return {}
+        points = torch.cat(stacked)
+        before = extra[CENTROIDS].cpu() if CENTROIDS in extra else None
+        start = spherical_start(points, len(head), rng.torch("centroids")) if before is None else before
+        found = global_centroids(points, start, self.steps, self.sharpness)
+        if self.align == "on":
+            means, counts = self.class_means(updates, head)
+            previous = head if before is None else before
+            found = found[align(means, counts, found, previous if self.unseen == "previous" else None)]
+        return {CENTROIDS: found}
+
+    def class_means(self, updates: Sequence[Answer], head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give each class's mean feature over all clients (classes, dim) and its count; 0 for one nobody has."""
+        sums, counts = torch.zeros_like(head), torch.zeros(len(head))
+        for update in updates:
+            if _IDS in update.statistics:
+                ids, n = update.statistics[_IDS].cpu(), update.statistics[_COUNTS].cpu().float()
+                known = ids < len(head)
+                sums.index_add_(0, ids[known], (update.statistics[_MEANS].cpu() * n[:, None])[known])
+                counts.index_add_(0, ids[known], n[known])
+        return sums / counts.clamp(min=1)[:, None], counts

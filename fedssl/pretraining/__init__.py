@@ -1,0 +1,1 @@
+"""Backbones trained without labels before the federation begins."""
