@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
 from fedssl.losses.sinkhorn import sinkhorn
 
@@ -20,7 +19,6 @@ _LR, _MOMENTUM, _WEIGHT_DECAY = 0.01, 0.9, 1e-4
 _ZERO = 1e-6
 
 
-@torch.no_grad()
 def local_centroids(
     bank: Float[Tensor, "n dim"], count: int, generator: torch.Generator, sharpness: float = 25.0
 ) -> Float[Tensor, "centroids dim"]:
@@ -29,35 +27,36 @@ def local_centroids(
     An empty cluster takes a random row of the bank. `bank` and `generator` are on the CPU.
     Source: Zhang et al. 2023 (FedoSSL), section 4.2, with the passes of the authors' code.
     """
-    centroids = bank[torch.randperm(len(bank), generator=generator)[:count]]
-    for _ in range(_LOCAL_PASSES if len(centroids) else 0):
-        member = sinkhorn(bank @ centroids.T, sharpness, _LOCAL_ITERATIONS).argmax(dim=1)
-        total = torch.zeros_like(centroids).index_add_(0, member, bank)
-        norm = total.norm(dim=1, keepdim=True)
-        # Members that cancel out have no direction, as an empty cluster has none.
-        spare = bank[torch.randint(len(bank), (len(centroids),), generator=generator)]
-        centroids = torch.where(norm > _ZERO, total / norm.clamp(min=_ZERO), spare)
-    return centroids
+    with torch.no_grad():
+        centroids = bank[torch.randperm(len(bank), generator=generator)[:count]]
+        for _ in range(_LOCAL_PASSES if len(centroids) else 0):
+            member = sinkhorn(bank @ centroids.T, sharpness, _LOCAL_ITERATIONS).argmax(dim=1)
+            total = torch.zeros_like(centroids).index_add_(0, member, bank)
+            norm = total.norm(dim=1, keepdim=True)
+            # Members that cancel out have no direction, as an empty cluster has none.
+            spare = bank[torch.randint(len(bank), (len(centroids),), generator=generator)]
+            centroids = torch.where(norm > _ZERO, total / norm.clamp(min=_ZERO), spare)
+        return centroids
 
 
-@torch.no_grad()
 def spherical_start(points: Float[Tensor, "n dim"], count: int, generator: torch.Generator) -> Float[Tensor, "k dim"]:
     """Give `count` of the points, as unit rows, each drawn in proportion to 1 - cosine to the nearest drawn before.
 
     Source: k-means++ (Arthur and Vassilvitskii 2007) on the sphere. Raises ValueError for fewer points than `count`.
     """
-    if len(points) < count:
-        raise ValueError(f"{len(points)} points cannot start {count} centroids")
-    unit = functional.normalize(points, dim=1)
-    distance = torch.ones(len(unit))
-    chosen: list[int] = []
-    for _ in range(count):
-        # Points that coincide with those chosen are drawn only when there is no other.
-        free = torch.ones(len(unit)).index_fill_(0, torch.tensor(chosen, dtype=torch.int64), 0)
-        weight = distance * free
-        chosen.append(int(torch.multinomial(weight if weight.sum() > 0 else free, 1, generator=generator)))
-        distance = torch.minimum(distance, (1 - unit @ unit[chosen[-1]]).clamp(min=0))
-    return unit[chosen]
+    with torch.no_grad():
+        if len(points) < count:
+            raise ValueError(f"{len(points)} points cannot start {count} centroids")
+        unit = torch.nn.functional.normalize(points, dim=1)
+        distance = torch.ones(len(unit))
+        chosen: list[int] = []
+        for _ in range(count):
+            # Points that coincide with those chosen are drawn only when there is no other.
+            free = torch.ones(len(unit)).index_fill_(0, torch.tensor(chosen, dtype=torch.int64), 0)
+            weight = distance * free
+            chosen.append(int(torch.multinomial(weight if weight.sum() > 0 else free, 1, generator=generator)))
+            distance = torch.minimum(distance, (1 - unit @ unit[chosen[-1]]).clamp(min=0))
+        return unit[chosen]
 
 
 def global_centroids(
@@ -68,7 +67,7 @@ def global_centroids(
     `points` are all clients' local centroids. SGD with learning rate 0.01, momentum 0.9, weight decay 1e-4.
     Source: Zhang et al. 2023 (FedoSSL), eq. 6, with the loss and optimiser of the authors' code.
     """
-    centroids = functional.normalize(start.detach(), dim=1)
+    centroids = torch.nn.functional.normalize(start.detach(), dim=1)
     velocity = torch.zeros_like(centroids)
     for _ in range(steps):
         with torch.enable_grad():
@@ -76,7 +75,7 @@ def global_centroids(
             (slope,) = torch.autograd.grad(balance_loss(points, given, sharpness), given)
         with torch.no_grad():
             velocity = _MOMENTUM * velocity + slope + _WEIGHT_DECAY * given
-            centroids = functional.normalize(given - _LR * velocity, dim=1)
+            centroids = torch.nn.functional.normalize(given - _LR * velocity, dim=1)
     return centroids.detach()
 
 
@@ -87,13 +86,12 @@ def balance_loss(
     scores = points @ centroids.T
     target = sinkhorn(scores.detach(), sharpness, _GLOBAL_ITERATIONS)
     soft = torch.softmax(scores / _TEMPERATURE, dim=1)
-    return -functional.cosine_similarity(target, soft, dim=1).mean()
+    return -torch.nn.functional.cosine_similarity(target, soft, dim=1).mean()
 
 
-@torch.no_grad()
 def align(
     means: Float[Tensor, "classes dim"],
-    counts: Float[Tensor, " classes"],
+    counts: Float[Tensor, " classes"] | Int[Tensor, " classes"],
     centroids: Float[Tensor, "classes dim"],
     previous: Float[Tensor, "classes dim"] | None,
 ) -> Int[Tensor, " classes"]:
@@ -103,17 +101,18 @@ def align(
     to their rows of `previous`; without `previous`, the centroids left over fill the rows in order.
     Paper: not said; the authors' code is greedy, which can give one centroid to two classes.
     """
-    unit = functional.normalize(centroids.float(), dim=1)
-    named = counts > 0
-    permutation = torch.full((len(centroids),), -1, dtype=torch.int64)
-    permutation[named] = best_match(functional.normalize(means.float()[named], dim=1) @ unit.T)
-    left = torch.ones(len(centroids), dtype=torch.bool)
-    left[permutation[named]] = False
-    rest = left.nonzero()[:, 0]
-    if previous is not None:
-        rest = rest[best_match(functional.normalize(previous.float()[~named], dim=1) @ unit[rest].T)]
-    permutation[~named] = rest
-    return permutation
+    with torch.no_grad():
+        unit = torch.nn.functional.normalize(centroids.float(), dim=1)
+        named = counts > 0
+        permutation = torch.full((len(centroids),), -1, dtype=torch.int64)
+        permutation[named] = best_match(torch.nn.functional.normalize(means.float()[named], dim=1) @ unit.T)
+        left = torch.ones(len(centroids), dtype=torch.bool)
+        left[permutation[named]] = False
+        rest = left.nonzero()[:, 0]
+        if previous is not None:
+            rest = rest[best_match(torch.nn.functional.normalize(previous.float()[~named], dim=1) @ unit[rest].T)]
+        permutation[~named] = rest
+        return permutation
 
 
 def best_match(similarity: Float[Tensor, "rows columns"]) -> Int[Tensor, " rows"]:

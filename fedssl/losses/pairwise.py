@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _LEAST = 1e-8
 
 
-@torch.no_grad()
 def choose_partners(
     features: Float[Tensor, "batch dim"], y: Int[Tensor, " labelled"], generator: torch.Generator
 ) -> Int[Tensor, " batch"]:
@@ -23,13 +22,14 @@ def choose_partners(
     among all rows but itself. `generator` is on the CPU.
     Source: Cao et al. 2022 (ORCA), section 3.4; ties and lone rows as in its code.
     """
-    rest = len(y)
-    unit = torch.nn.functional.normalize(features.float(), dim=1)
-    cosine = unit[rest:] @ unit.T
-    own = torch.arange(len(cosine), device=cosine.device)
-    cosine[own, own + rest] = -torch.inf
-    nearest = cosine.argmax(dim=1) if len(cosine) else own
-    return torch.cat([_same_class(y, generator), nearest])
+    with torch.no_grad():
+        rest = len(y)
+        unit = torch.nn.functional.normalize(features.float(), dim=1)
+        cosine = unit[rest:] @ unit.T
+        own = torch.arange(len(cosine), device=cosine.device)
+        cosine[own, own + rest] = -torch.inf
+        nearest = cosine.argmax(dim=1) if len(cosine) else own
+        return torch.cat([_same_class(y, generator), nearest])
 
 
 def pairwise_loss(

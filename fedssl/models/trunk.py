@@ -60,11 +60,11 @@ class Split:
         """Copy the top's buffers."""
         return [buffer.clone() for buffer in self._backbone[self.layers :].buffers()]
 
-    @torch.no_grad()
     def restore(self, buffers: list[torch.Tensor]) -> None:
         """Put back what `buffers` gave."""
-        for buffer, kept in zip(self._backbone[self.layers :].buffers(), buffers, strict=True):
-            buffer.copy_(kept)
+        with torch.no_grad():
+            for buffer, kept in zip(self._backbone[self.layers :].buffers(), buffers, strict=True):
+                buffer.copy_(kept)
 
     def train(self, *, trunk: bool) -> None:
         """Set the top to training mode; the trunk's batch norm uses its running statistics unless `trunk`."""
@@ -73,7 +73,6 @@ class Split:
             self._backbone[: self.layers].eval()
 
 
-@torch.no_grad()
 def plain_features(
     split: Split, data: ClientData, index: NDArray[np.int64], maps: Maps | None, *, batch_norm: str = "running"
 ) -> Outputs:
@@ -81,15 +80,16 @@ def plain_features(
 
     Batch norm behind the trunk uses its `running` statistics, or those of the `batch`, in even batches of at most 500.
     """
-    split.model.eval()
-    if batch_norm == "batch" and len(index) > 1:
-        split.train(trunk=False)
-    kept = split.buffers()
-    parts = np.array_split(index, max(1, -(-len(index) // _BATCH)))
-    made = [split.top(maps(PLAIN, part) if maps else split.trunk(data.plain(part))) for part in parts]
-    split.restore(kept)
-    split.model.eval()
-    return Outputs(*(torch.cat([getattr(part, name).float() for part in made]) for name in Outputs._fields))
+    with torch.no_grad():
+        split.model.eval()
+        if batch_norm == "batch" and len(index) > 1:
+            split.train(trunk=False)
+        kept = split.buffers()
+        parts = np.array_split(index, max(1, -(-len(index) // _BATCH)))
+        made = [split.top(maps(PLAIN, part) if maps else split.trunk(data.plain(part))) for part in parts]
+        split.restore(kept)
+        split.model.eval()
+        return Outputs(*(torch.cat([getattr(part, name).float() for part in made]) for name in Outputs._fields))
 
 
 def trunk_layers(model: torch.nn.Module) -> int:
