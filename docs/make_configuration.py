@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from fedssl.config import PARTS, Experiment
 from fedssl.config import describe as allowed
-from simulations.compose import REGISTRIES, experiments
+from simulations.compose import OWN, REGISTRIES, experiments
 
 HEAD = """\
 # Configuration
@@ -34,7 +34,10 @@ def page() -> str:
     for group, registry in REGISTRIES.items():
         default = getattr(Experiment(), group)["name"]
         parts.append(f"## `{group}`\n")
-        parts.append(f"Default: `{default}`, unless the method names another.\n")
+        if default == OWN:
+            parts.append("Default: `method`, the method's own; most have none.\n")
+        else:
+            parts.append(f"Default: `{default}`, unless the method names another.\n")
         for choice in registry.names():
             cls = registry.get(choice)
             parts += [f"### `{group}={choice}`\n", f"{_first_line(cls)}\n"]

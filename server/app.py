@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -287,7 +287,7 @@ class Run:
             model_choice=self.experiment.model,
             state=self.finished.model,
             extra=self.finished.extra,
-            calibration=self.experiment.calibration,
+            calibration={"name": self.parts.calibration.name, **asdict(self.parts.calibration)},
             meta=Meta(self.dataset.shape, self.dataset.class_names, self.dataset.mean, self.dataset.std),
             partial=f"parts stay at the clients (personalization={self.parts.personalization.name})" if partial else "",
         )

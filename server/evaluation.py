@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.assembly import Parts
+from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
+from fedssl.data.arrays import first_of_each
 from fedssl.data.augment import normalise
 from fedssl.data.base import Dataset, Samples
 from fedssl.methods.base import ServerState
@@ -88,9 +90,9 @@ class Scorer:
         test, names = self.dataset.test, self.dataset.class_names
         logits = self._calibrated(self._logits(server, test, np.arange(len(test))), server)
         found = open_world.describe(logits.argmax(axis=1), test.y, names, self.split.kinds)
-        shown = open_world.first_of_each(test.y, len(names), _PICTURED)
+        shown = first_of_each(test.y, max(1, _PICTURED // len(names)))
         if len(shown):
-            features, centroids = self._features(server, test, shown), server.extra.get("centroids")
+            features, centroids = self._features(server, test, shown), server.extra.get(CENTROIDS)
             fits = centroids is not None and centroids.shape == (len(names), features.shape[1])
             rows = centroids.detach().cpu().double().numpy() if centroids is not None and fits else None
             found |= open_world.picture(features, test.y[shown], rows, found["named"])

@@ -45,12 +45,6 @@ def _named(predicted: Ints, y: Ints, kinds: NDArray[np.int8]) -> Ints:
     return found
 
 
-def first_of_each(y: Ints, num_classes: int, limit: int) -> Ints:
-    """Give the places of the first `limit / num_classes` rows of each class, in the order of the classes."""
-    most = max(limit // num_classes, 1)
-    return np.concatenate([np.flatnonzero(y == label)[:most] for label in range(num_classes)])
-
-
 def picture(features: Floats, y: Ints, centroids: Floats | None, named: Sequence[int]) -> dict[str, Any]:
     """Give `points` on the two directions of largest variance of the unit features, and `variance`, their shares.
 

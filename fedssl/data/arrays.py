@@ -97,6 +97,14 @@ def channel_moments(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[floa
     return tuple(means), tuple(stds)
 
 
+def first_of_each(y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Give sorted positions of the first `count` samples of each known class; of all samples, if `count` is 0."""
+    if not count:
+        return np.arange(len(y))
+    first = [np.flatnonzero(y == label)[:count] for label in np.unique(y[y >= 0])]
+    return np.sort(np.concatenate([*first, np.zeros(0, np.int64)]))
+
+
 def stratified(y: NDArray[np.int64], share: float, generator: np.random.Generator) -> NDArray[np.int64]:
     """Give sorted indices of `share` of each class's samples; one of each class is always left out.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
-from fedssl.data.arrays import build_dataset
+from fedssl.data.arrays import build_dataset, first_of_each
 from fedssl.data.base import Dataset, DataSource, Samples, register
 from fedssl.data.encoded import Encoded, content_key, read_encoded
 
@@ -123,13 +123,6 @@ class Cifar10(Cifar):
         if missing:
             raise ConfigError("data.path", self.path, f"{self.allowed()}; {missing[0]} is missing")
         return files
-
-
-def first_of_each(y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Give sorted positions of the first `count` samples of each class; all, if `count` is 0."""
-    if not count:
-        return np.arange(len(y))
-    return np.sort(np.concatenate([np.flatnonzero(y == label)[:count] for label in np.unique(y)]))
 
 
 def _decode(parts: list[Encoded], per_class: int) -> Samples:

@@ -48,8 +48,9 @@ def decode(data: bytes, side: int) -> NDArray[np.uint8]:
             size = picture.size
             if size == (side, side):
                 return np.asarray(picture.convert("RGB"))
-    except Exception:
-        raise ValueError(f"a sound {' or '.join(FORMATS)} image") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(f"a sound {' or '.join(FORMATS)} image ({reason})") from None
     raise ValueError(f"{side} x {side}, not {size[0]} x {size[1]}")
 
 

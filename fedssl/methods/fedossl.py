@@ -15,13 +15,12 @@ from typing import ClassVar
 
 import torch
 
+from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import option
 from fedssl.losses.centroids import cluster_loss, hard_centroid_loss, soft_assignment, soft_centroid_loss
 from fedssl.losses.uncertainty import uncertainty_loss
 from fedssl.methods.base import Payload, ServerState, State, Step, register
 from fedssl.methods.orca import Counts, Local, Orca, Rows
-
-CENTROIDS = "centroids"
 
 
 @dataclass
@@ -48,7 +47,7 @@ class FedoSSL(Orca):
     calibration: ClassVar[str] = "centroid"
     defaults: ClassVar[tuple[str, ...]] = (
         *Orca.defaults,
-        # Without centroids L_cluster and L_ce never begin.
+        # Its own hook by name, so that `calibration.OPTION=` can be given.
         "calibration=centroid",
         # For a run that does not name its method: a few hundred samples a client, two cores.
         "method.epochs=2",

@@ -77,7 +77,7 @@ CAPTIONS = {
     ),
     "pseudo": (
         "Pseudo-labels",
-        "How much of the unlabelled data the method used, and how much of that was right.",
+        "How much of the unlabelled data the method used and, where its truth is known, how much of that was right.",
     ),
     "split": (
         "The split",

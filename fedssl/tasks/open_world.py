@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedssl.data.base import GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN
 from fedssl.metrics import classification as metrics
 from fedssl.metrics import open_world
 from fedssl.metrics.by_client import by_client
-from fedssl.tasks.base import Ints, Kinds, Logits, Task, register
-from fedssl.tasks.classification import predict
+from fedssl.tasks.base import Ints, Kinds, Logits, register
+from fedssl.tasks.classification import Classification
 
 
 @register("open_world")
 @dataclass
-class OpenWorld(Task):
+class OpenWorld(Classification):
     """Scores on seen and unseen classes; clusters are matched to classes with the true classes of those scored."""
 
     main_metric = "accuracy_all"
-
-    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
-        """Give logits (n, classes)."""
-        return predict(model, x_batches)
 
     def score(self, logits: Logits, y: Ints, kinds: Kinds) -> dict[str, float]:
         """Give the open-world scores, and loss, ece and brier of the logits after the joint matching."""

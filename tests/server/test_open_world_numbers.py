@@ -10,7 +10,8 @@ import pytest
 import torch
 import toys
 
-from server.open_world import describe, first_of_each, picture
+from fedssl.data.arrays import first_of_each
+from server.open_world import describe, picture
 
 KINDS = np.array([0, 1, 2], np.int8)
 
@@ -29,11 +30,6 @@ def test_seen_ids_stay_themselves_in_named():
     assert found["matching"][0] == 1
     assert found["named"] == [0, 2, 1]
     assert describe(np.array([1, 0]), np.array([0, 1]), ("a", "b"), np.zeros(2, np.int8))["named"] == [0, 1]
-
-
-def test_the_first_of_each_class_in_the_order_of_classes():
-    assert first_of_each(np.array([1, 0, 1, 1, -1, 0]), 2, 4).tolist() == [1, 5, 0, 2]
-    assert first_of_each(np.array([1, 0, 1]), 2, 1).tolist() == [1, 0]
 
 
 def test_points_lie_on_the_two_largest_directions_of_unit_features():
@@ -57,7 +53,7 @@ def test_the_picture_is_of_the_models_features_and_the_servers_centroids():
     server = run.strategy.server
     server.extra["centroids"] = torch.eye(10, 8)
     found = run.scorer.open_world(server)
-    shown = first_of_each(run.dataset.test.y, 10, 1000)
+    shown = first_of_each(run.dataset.test.y, 100)
     assert found["points"]["class"] == run.dataset.test.y[shown].tolist()
     assert found["kinds"] == [0] * 6 + [1, 2, 2, 2]
     assert np.sum(found["confusion"]) == len(run.dataset.test)

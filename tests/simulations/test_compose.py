@@ -65,6 +65,11 @@ def test_no_override_gives_the_default_experiment() -> None:
     assert made.calibration["name"] == "centroid"
 
 
+def test_from_python_too_a_method_brings_its_own_calibration() -> None:
+    assert check(Experiment(method={"name": "fedossl"})).calibration["name"] == "centroid"
+    assert check(Experiment()).calibration == {"name": "none"}
+
+
 def test_fixmatch_without_options_is_the_plain_experiment() -> None:
     # The width is the method's default, which only overrides bring in.
     assert compose_experiment(["method=fixmatch"]) == check(Experiment(model={"name": "resnet", "width": 8}))

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from fedssl.config import ConfigError
+from fedssl.data.arrays import first_of_each
 from fedssl.data.base import SOURCES
-from fedssl.data.cifar import CIFAR10_NAMES, TEST_FILE, TRAIN_FILES, Cifar10, Cifar100, first_of_each
+from fedssl.data.cifar import CIFAR10_NAMES, TEST_FILE, TRAIN_FILES, Cifar10, Cifar100
 
 REAL = Path(os.environ.get("FEDSSL_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 PER_FILE = 20
@@ -61,6 +62,7 @@ def test_per_class_keeps_the_first_of_each_class_and_all_of_the_test_split(folde
     np.testing.assert_array_equal(np.bincount(data.train.y), [3] * 10)
     assert len(data.test) == 20
     assert first_of_each(np.array([1, 0, 1, 1, 2]), 2).tolist() == [0, 1, 2, 4]
+    assert first_of_each(np.array([-1, 0, -1]), 2).tolist() == [1]
     assert first_of_each(np.array([1, 0, 1]), 0).tolist() == [0, 1, 2]
 
 

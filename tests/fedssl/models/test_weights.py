@@ -75,4 +75,8 @@ def test_missing_damaged_changed_and_unmade_files_are_refused(tmp_path, path):
 
 
 def test_a_fitting_file_passes_for_a_network_without_memory(path):
-    load_backbone(build(1).to("meta"), path)
+    network = build(1).to("meta")
+    load_backbone(network, path)
+    assert all(tensor.is_meta for tensor in network.state_dict().values())
+    with pytest.raises(ConfigError, match="has shape"):
+        load_backbone(build(1, width=3).to("meta"), path)

@@ -160,6 +160,7 @@ def make_open(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_page_holds_the_figures_and_names_of_metrics(make_run: Callable[..., Path]) -> None:
     directory = make_open(make_run(rounds=2))
     text = build(directory).read_text()

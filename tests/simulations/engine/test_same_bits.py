@@ -62,6 +62,7 @@ def test_flowers_runtime_gives_the_bits_of_inline(
     assert hashes(Result(out)) == hashes(run_small(*choice))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_bits(run_small: Any) -> None:
     one, two = run_small("method=fixmatch"), run_small("method=fixmatch", "seed=1")
     assert hashes(one)[0] != hashes(two)[0]
