@@ -11,7 +11,7 @@ import torch
 from fedssl.calibration.base import Answer, CalibrationHook, State, register
 from fedssl.config import option
 from fedssl.data.views import ClientData
-from fedssl.losses.clustering import align, global_centroids, local_centroids, spherical_start
+from fedssl.losses.clustering import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
 from fedssl.models.trunk import Split, plain_features, trunk_layers
 from fedssl.rng import Rng
 
@@ -28,14 +28,19 @@ _FEW = 1500
 class Centroid(CalibrationHook):
     """Finds one global centroid a class, in the order of the classes (Zhang et al., ICML 2023, section 4.2).
 
-    A client sends centroids of its own samples and the mean feature of each class it has labels of, never features
-    or labels. Paper: how a cluster gets the number of a class is not said; here by Hungarian matching with the class
-    means, and of the others with the rows of the last round.
+    A client sends centroids of its own samples and the mean feature of each class it has labels of; never labels, and
+    features only with `cluster=none`. Paper: how a cluster gets the number of a class is not said; here by Hungarian
+    matching with the class means, and of the others with the rows of the last round.
     """
 
     on = "trained"
 
     local: int = option(0, "centroids a client sends (N_local); 0 = 32, or 16 for a client under 1,500 samples", low=0)
+    cluster: str = option(
+        "sinkhorn",
+        "how a client finds its centroids: `sinkhorn` (equal sizes), `kmeans`, or `none`: it sends the unit features",
+        choices=("sinkhorn", "kmeans", "none"),
+    )
     bank: int = option(1024, "samples that a client clusters (N_mem)", low=2)
     sharpness: float = option(25.0, "factor on similarities in Sinkhorn-Knopp (lambda)", above=0)
     batch_norm: str = option(
@@ -61,7 +66,7 @@ class Centroid(CalibrationHook):
         features = plain_features(split, data, drawn, maps, batch_norm=self.batch_norm).features.cpu()
         count = self.local or (32 if data.num_examples >= _FEW else 16)
         bank = torch.nn.functional.normalize(features, dim=1)
-        found = {_LOCAL: local_centroids(bank, count, rng.torch("local centroids"), self.sharpness)}
+        found = {_LOCAL: self._local(bank, count, rng.torch("local centroids"))}
         if len(data.labelled):
             features = plain_features(split, data, data.labelled, maps, batch_norm=self.batch_norm).features.cpu()
             ids, inverse, counts = torch.unique(
@@ -70,6 +75,13 @@ class Centroid(CalibrationHook):
             sums = torch.zeros(len(ids), features.shape[1]).index_add_(0, inverse, features)
             found |= {_IDS: ids, _MEANS: sums / counts[:, None], _COUNTS: counts}
         return found
+
+    def _local(self, bank: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+        if self.cluster == "none":
+            return bank
+        if self.cluster == "kmeans":
+            return kmeans_centroids(bank, count, generator)
+        return local_centroids(bank, count, generator, self.sharpness)
 
     def check(self, statistics: State) -> None:
         """Check that shapes fit each other. Raises ValueError."""

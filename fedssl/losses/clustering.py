@@ -39,6 +39,24 @@ def local_centroids(
         return centroids
 
 
+def kmeans_centroids(
+    bank: Float[Tensor, "n dim"], count: int, generator: torch.Generator
+) -> Float[Tensor, "centroids dim"]:
+    """Give min(count, n) unit rows from plain k-means (scikit-learn), whose clusters may be of any size.
+
+    A mean without a direction is zero. `bank`, unit rows, and `generator` are on the CPU.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    model = KMeans(min(count, len(bank)), n_init=1, random_state=seed)
+    # Its sums depend on the number of threads.
+    with threadpool_limits(1):
+        centers = model.fit(bank.numpy()).cluster_centers_
+    return torch.nn.functional.normalize(torch.from_numpy(centers).float(), dim=1)
+
+
 def spherical_start(points: Float[Tensor, "n dim"], count: int, generator: torch.Generator) -> Float[Tensor, "k dim"]:
     """Give `count` of the points, as unit rows, each drawn in proportion to 1 - cosine to the nearest drawn before.
 

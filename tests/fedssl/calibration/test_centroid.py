@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fedssl.calibration.base import CALIBRATIONS
+from fedssl.data.base import Dataset, Indices, Samples
+from fedssl.data.views import ClientData
+from fedssl.models.base import Outputs
 from fedssl.rng import Rng
 
 RNG = Rng(0)
@@ -95,3 +99,46 @@ def test_statistics_that_do_not_fit_are_refused(change: dict[str, torch.Tensor],
         hook().check({**good, **change})
     with pytest.raises(ValueError, match="come together"):
         hook().check({name: value for name, value in good.items() if name != "class_counts"})
+
+
+class Features(torch.nn.Module):
+    """Takes a picture's pixels for its features."""
+
+    trunk_layers = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Sequential(torch.nn.Flatten())
+        self.head = torch.nn.Linear(64, 2)
+
+    def forward(self, x: torch.Tensor) -> Outputs:
+        """Give features and logits."""
+        features = self.backbone(x)
+        return Outputs(features, self.head(features))
+
+
+def client_data() -> ClientData:
+    x = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), np.uint8)
+    samples = Samples(x, np.arange(12) % 2, np.full(12, -1))
+    dataset = Dataset("random", samples, samples, ("a", "b"), (0.5,), (0.25,), "key")
+    indices = Indices(np.arange(12), np.zeros(0, np.int64))
+    return ClientData(0, dataset, indices, samples.y, False, torch.device("cpu"))
+
+
+def sent(cluster: str) -> torch.Tensor:
+    found: torch.Tensor = hook(local=4, cluster=cluster).summarise(Features(), client_data(), RNG)["local_centroids"]
+    return found
+
+
+def test_without_clustering_a_client_sends_its_unit_features():
+    data = client_data()
+    bank = torch.nn.functional.normalize(data.plain(data.labelled).flatten(1), dim=1)
+    found = sent("none")
+    assert found.shape == bank.shape
+    assert (found @ bank.T).max(dim=1).values.tolist() == pytest.approx([1.0] * 12, abs=1e-5)
+
+
+def test_k_means_and_sinkhorn_send_as_many_centroids_but_others():
+    one, other = sent("sinkhorn"), sent("kmeans")
+    assert one.shape == other.shape == (4, 64)
+    assert not torch.allclose(one, other)

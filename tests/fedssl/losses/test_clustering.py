@@ -27,6 +27,11 @@ def local(checked):
 
 
 @pytest.fixture
+def kmeans(checked):
+    return checked(clustering, "kmeans_centroids")
+
+
+@pytest.fixture
 def globally(checked):
     return checked(clustering, "global_centroids")
 
@@ -69,6 +74,21 @@ def test_a_cluster_that_stays_empty_takes_a_row_of_the_bank(local):
     # All rows are one point, and argmax gives them all to the first cluster.
     found = local(at(30, 30, 30), 3, drawn())
     torch.testing.assert_close(found, at(30, 30, 30))
+
+
+def test_k_means_finds_groups_of_unequal_sizes(kmeans):
+    bank = at(-1, 0, 1, 90)
+    for seed in range(5):
+        assert sorted(angles(kmeans(bank, 2, drawn(seed)))) == pytest.approx([0, 90], abs=1e-3)
+
+
+def test_k_means_gives_unit_rows_at_most_the_bank_from_its_generator_alone(kmeans):
+    bank = torch.nn.functional.normalize(torch.randn(100, 8, generator=drawn()), dim=1)
+    found = kmeans(bank, 32, drawn(1))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(32))
+    assert torch.equal(found, kmeans(bank, 32, drawn(1)))
+    assert not torch.equal(found, kmeans(bank, 32, drawn(2)))
+    assert kmeans(bank[:5], 32, drawn(1)).shape == (5, 8)
 
 
 @pytest.mark.parametrize(
