@@ -73,10 +73,10 @@ class Runtime:
         rest = {name: value for name, value in memory.items() if not name.startswith(KEPT)}
         return (replace(payload, state={**payload.state, **kept}) if kept else payload), rest
 
-    def without_kept(self, update: Update, memory: Memory) -> tuple[Update, Memory]:
-        """Move the tensors that never leave from the update into the memory."""
+    def without_kept(self, payload: Payload, update: Update, memory: Memory) -> tuple[Update, Memory]:
+        """Move the tensors that never leave from the update into the memory, with those that did not train."""
         keeps = self.parts.personalization.keeps
-        kept = {KEPT + name: tensor for name, tensor in update.state.items() if keeps(name)}
+        kept = {KEPT + name: tensor for name, tensor in {**payload.state, **update.state}.items() if keeps(name)}
         if kept:
             update = replace(update, state={k: t for k, t in update.state.items() if not keeps(k)})
         return update, {**memory, **kept}
@@ -143,7 +143,7 @@ def train(message: Message, context: Context) -> RecordDict:
             statistics = hook.summarise(runtime.model, data, step.rng)
     update = replace(update, statistics={**update.statistics, **statistics})
     scores = _scores(runtime, data) if parts.method.scores_trained_model else {}
-    update, rest = runtime.without_kept(update, rest)
+    update, rest = runtime.without_kept(payload, update, rest)
     own.write(context.state, rest)
     content = encode(update, to_arrays, ConfigRecord)
     client = filled(ConfigRecord, {"memory": len(rest)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.app import to_arrays
 from fedssl.config import Experiment
-from fedssl.methods.base import State, Update
+from fedssl.data.views import ClientData
+from fedssl.methods.base import METHODS, Memory, Payload, ServerState, State, Step, Update
 from fedssl.wire import encode
 from server.app import Run
 from server.round import Round
@@ -218,6 +220,34 @@ def test_what_clients_keep_is_sent_once_and_again_to_one_that_failed():
     # The last round trains and scores all: client 1 failed in round 3, so it is sent everything.
     assert down[3] == 2 * (3 * shared + whole)
     assert rounds[0].traffic.up == 4 * shared
+
+
+@METHODS.register("headstrong")
+@dataclass
+class Headstrong(toys.Toy):
+    """Trains and answers with the head alone; the rest has to come with the payload all the same."""
+
+    def uplink(self, server: ServerState, payload: Payload, step: Step) -> State:
+        """Wait for the head."""
+        del server, step
+        return {name: tensor for name, tensor in payload.state.items() if name.startswith("head.")}
+
+    def train_client(
+        self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
+    ) -> tuple[Update, Memory]:
+        """Need the whole model."""
+        model.load_state_dict(payload.state)
+        update, memory = super().train_client(model, payload, memory, data, step)
+        return replace(update, state={k: t for k, t in update.state.items() if k.startswith("head.")}), memory
+
+
+def test_clients_that_share_nothing_keep_what_they_do_not_train_too():
+    chosen = toys.experiment(method={"name": "headstrong"}, personalization={"name": "local_only"}, rounds=3)
+    run, rounds = watched(chosen)
+    assert [round_.failed for round_ in rounds] == [{}, {}, {}]
+    whole = sum(tensor.nbytes for tensor in run.strategy.server.model.values())
+    assert [round_.traffic.down for round_ in rounds] == [4 * whole, 0, 0]
+    assert "personal_accuracy" in rounds[-1].evaluation.test
 
 
 def test_an_encoded_update_of_another_client_is_refused():
