@@ -21,7 +21,7 @@ lint: .venv/.test ## format, lint, types, import order
 	$(BIN)/lint-imports
 
 check: lint ## lint and the fast tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 fix: .venv/.test ## format, and mend what the linter can
 	$(BIN)/ruff check --fix .

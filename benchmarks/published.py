@@ -53,7 +53,10 @@ def scores_of(summary: dict[str, Any]) -> list[Score]:
 
 
 def run(cell: Cell, study: str, scores: Callable[[Cell, dict[str, Any]], list[Score]]) -> list[dict[str, Any]]:
-    """Run one cell in a process of its own and give its rows. Raises RuntimeError with what the run said."""
+    """Run one cell in a process of its own and give its rows. Raises RuntimeError with what the run said.
+
+    `scores` gets the run's summary, with the run's `directory` while it is there.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-c", "from simulations.cli import entry; entry()", "run", *cell.overrides]
@@ -64,9 +67,10 @@ def run(cell: Cell, study: str, scores: Callable[[Cell, dict[str, Any]], list[Sc
         if done.returncode:
             raise RuntimeError(f"{cell}: {done.stderr[-2000:]}")
         summary = json.loads((out / "summary.json").read_text())
+        found = scores(cell, {**summary, "directory": str(out)})
     shared = {"study": study, "method": cell.method, "variant": cell.variant, "setting": cell.setting}
     rows = []
-    for round_, name, value in scores(cell, summary):
+    for round_, name, value in found:
         split = _TRANSDUCTIVE if name.startswith(f"{_TRANSDUCTIVE}_") else "test"
         place = {"seed": cell.seed, "split": split, "round": round_}
         rows.append({**shared, **place, "metric": name.removeprefix(f"{_TRANSDUCTIVE}_"), "value": value})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fedossl_table
 import pandas as pd
+import semipfl_table
 from long_form import Scores, difference, fill, mean, percent
 from matplotlib.figure import Figure
 
@@ -117,7 +118,7 @@ def speed(path: Path) -> str:
 
 
 def main() -> None:
-    """Fill README.md, and docs/fedossl.md where its table is."""
+    """Fill README.md and the pages of those methods whose table is there."""
     table = Table(ROOT / "results" / "baselines.csv")
     images = ROOT / "docs" / "images"
     images.mkdir(exist_ok=True)
@@ -135,6 +136,8 @@ def main() -> None:
     fill(ROOT / "README.md", parts)
     if (ROOT / "results" / "fedossl_cifar10.csv").exists():
         fedossl_table.publish(Scores(ROOT / "results" / "fedossl_cifar10.csv"), ROOT / "docs" / "fedossl.md", images)
+    if (ROOT / "results" / "semipfl_wisdm.csv").exists():
+        semipfl_table.publish(ROOT / "results" / "semipfl_wisdm.csv", ROOT / "docs" / "semipfl.md", images)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from fedssl.calibration.base import CalibrationHook
 from fedssl.config import Experiment, from_json, sha256
 from fedssl.data.views import ClientData
 from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
+from fedssl.personalization.base import Personal
 from fedssl.rng import Rng
 from fedssl.runtime import autocast, choose_device, one_thread
 from fedssl.wire import PROTOCOL, array_record, decode, encode, filled, tensors_of
@@ -142,7 +143,7 @@ def train(message: Message, context: Context) -> RecordDict:
         if hook.on == "trained":
             statistics = hook.summarise(runtime.model, data, step.rng)
     update = replace(update, statistics={**update.statistics, **statistics})
-    scores = _scores(runtime, data) if parts.method.scores_trained_model else {}
+    scores = _scores(runtime, data, Personal(runtime.model)) if parts.method.scores_trained_model else {}
     update, rest = runtime.without_kept(payload, update, rest)
     own.write(context.state, rest)
     content = encode(update, to_arrays, ConfigRecord)
@@ -161,10 +162,10 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     payload, rest = runtime.with_kept(runtime.payload(message.content), own.read(context.state))
     with autocast(runtime.experiment.precision, runtime.device):
         hook, method = runtime.parts.personalization, runtime.parts.method
-        made = method.personalize(runtime.model, payload, rest, data, step, hook)
+        own_model = method.personalize(runtime.model, payload, rest, data, step, hook)
     if runtime.experiment.evaluation.personal_on == "all":
         data = replace(data, indices=replace(data.indices, test=np.arange(len(data.dataset.test))))
-    return RecordDict(dict(_scores(runtime, data)) if made else {})
+    return RecordDict(dict(_scores(runtime, data, own_model)) if own_model else {})
 
 
 @guarded
@@ -192,16 +193,17 @@ def memory(message: Message, context: Context) -> RecordDict:
     return RecordDict({"client": ConfigRecord({"digest": own.digest(own.read(context.state))})})
 
 
-def _scores(runtime: Runtime, data: ClientData) -> dict[str, MetricRecord]:
+def _scores(runtime: Runtime, data: ClientData, own_model: Personal) -> dict[str, MetricRecord]:
     found: dict[str, MetricRecord] = {}
     for split, (x, y) in (("test", data.test()), ("validation", data.validation())):
         if len(y):
             with autocast(runtime.experiment.precision, runtime.device):
                 logits = runtime.parts.task.predict(
-                    runtime.model, torch.split(x, runtime.experiment.evaluation.batch_size)
+                    own_model.model, torch.split(x, runtime.experiment.evaluation.batch_size)
                 )
             values = runtime.parts.task.score(logits, np.asarray(y.cpu()), data.kinds)
-            found[split] = MetricRecord({**values, "num_examples": len(y)})
+            facts = own_model.facts if split == "test" else {}
+            found[split] = MetricRecord({**values, **facts, "num_examples": len(y)})
     return found
 
 

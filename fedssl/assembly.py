@@ -46,6 +46,9 @@ def assemble(experiment: Experiment) -> Parts:
         calibration["name"] = method.calibration
     if personalization["name"] == "method":
         personalization["name"] = method.personalization
+    if method.personalizations and personalization["name"] not in method.personalizations:
+        allowed = f"one of {', '.join(method.personalizations)} with method={method.name}"
+        raise ConfigError("personalization", personalization["name"], allowed)
     task = TASKS.create({"name": _task(experiment, method)})
     return Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
 

@@ -28,7 +28,8 @@ class ConfigError(ValueError):
 
     def __init__(self, name: str, value: object, allowed: str, guess: str = "") -> None:
         shown = " ".join(repr(value).split())
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        # Of a long path, the file's name says most.
+        shown = shown if len(shown) <= 80 else f"{shown[:25]}...{shown[-52:]}"
         self.field = name
         super().__init__(f"{name}={shown}: must be {allowed}" + (f"; did you mean {guess}?" if guess else ""))
 

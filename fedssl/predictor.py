@@ -1,8 +1,8 @@
-"""The final model outside a run: saved, loaded in three lines, and asked about images.
+"""The final model outside a run: saved, loaded in three lines, and asked about pictures or sensor windows.
 
 from fedssl.predictor import load
 predict = load("runs/x")
-labels, confidences = predict(images)
+labels, confidences = predict(samples)
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from numpy.typing import NDArray
 
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.config import ConfigError
+from fedssl.data.base import Dataset
+from fedssl.data.modality import holds_windows, model_input
+from fedssl.data.recordings import read_windows
 from fedssl.files import write_atomically
 from fedssl.models.base import MODELS
 
 if TYPE_CHECKING:
     import torch
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 _FORMAT = 1
 _EXTRA = "extra/"
 _BATCH = 500
@@ -39,44 +42,54 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class Meta:
-    """What the model was trained on: (height, width, channels), classes, channel mean and std."""
+    """What the model was trained on; the fields are those of `fedssl.data.base.Dataset`."""
 
     shape: Shape
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    limit: float = 0.0
+    rate_hz: float = 0.0
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Meta:
+        """Give what to know of a data set."""
+        return cls(**{item.name: getattr(dataset, item.name) for item in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """The model of a run; call it on images."""
+    """The model of a run; call it on samples."""
 
     model: torch.nn.Module
     calibration: CalibrationHook
     extra: dict[str, torch.Tensor]
     meta: Meta
 
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Give the class index and the calibrated confidence (0..1) of each image.
+    def __call__(self, samples: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Give the class index and the calibrated confidence (0..1) of each sample.
 
-        `images` is uint8 (n, height, width[, channels]). Raises ConfigError for any other.
+        `samples` are pictures, uint8 (n, height, width[, channels]), or windows in physical units, floats
+        (n, steps, channels). Raises ConfigError for any other.
         """
-        images = check_images("images", images, self.meta.shape)
-        if len(images) == 0:
+        if holds_windows(self.meta.shape):
+            samples = check_windows("windows", samples, self.meta.shape)
+        else:
+            samples = check_images("images", samples, self.meta.shape)
+        if len(samples) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        probabilities = self._probabilities(images)
+        probabilities = self._probabilities(samples)
         confidence, label = probabilities.max(dim=1)
         return label.numpy(), confidence.numpy()
 
-    def _probabilities(self, images: NDArray[np.uint8]) -> torch.Tensor:
+    def _probabilities(self, samples: NDArray[Any]) -> torch.Tensor:
         import torch
 
-        from fedssl.data.augment import normalise
         from fedssl.tasks.classification import predict
 
-        starts = range(0, len(images), _BATCH)
-        parts = (torch.from_numpy(images[start : start + _BATCH]) for start in starts)
-        logits = predict(self.model, (normalise(part, self.meta.mean, self.meta.std) for part in parts))
+        meta, starts = self.meta, range(0, len(samples), _BATCH)
+        parts = (torch.from_numpy(samples[start : start + _BATCH]) for start in starts)
+        logits = predict(self.model, (model_input(part, meta.mean, meta.std, meta.limit) for part in parts))
         return torch.softmax(self.calibration.apply(torch.from_numpy(logits), self.extra), dim=1)
 
 
@@ -102,7 +115,7 @@ def save(
     content = to_bytes({name: tensors[name].detach().cpu().contiguous().clone() for name in tensors})
     described = {
         "format": _FORMAT,
-        "task": "classification",
+        "task": "sensing" if holds_windows(meta.shape) else "classification",
         "model": dict(model_choice),
         "calibration": dict(calibration),
         **asdict(meta),
@@ -124,7 +137,9 @@ def load(directory: str | Path) -> Predictor:
     tensors = {name: tensor.clone() for name, tensor in from_bytes(content).items()}
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EXTRA)}
     extra = {name.removeprefix(_EXTRA): tensors[name] for name in tensors.keys() - state.keys()}
-    meta = Meta(**{item.name: tuple(described[item.name]) for item in fields(Meta)})
+    known = {item.name: described[item.name] for item in fields(Meta) if item.name in described}
+    tuples: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in known.items()}
+    meta = Meta(**tuples)
     with torch.device("meta"):
         model = MODELS.create(described["model"]).build(meta.shape, len(meta.class_names))
     model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
@@ -135,6 +150,13 @@ def load(directory: str | Path) -> Predictor:
         extra=extra,
         meta=meta,
     )
+
+
+def read_samples(path: str | Path, meta: Meta) -> tuple[list[str], NDArray[Any]]:
+    """Give names and samples of the kind that the model takes: see `read_images` and `read_windows`."""
+    if holds_windows(meta.shape):
+        return read_windows(path, meta.shape, meta.rate_hz)
+    return read_images(path, meta.shape)
 
 
 def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.uint8]]:
@@ -182,6 +204,15 @@ def check_images(name: str, images: NDArray[Any], shape: Shape) -> NDArray[np.ui
         given = f"{images.dtype} {'x'.join(map(str, images.shape))}"
         raise ConfigError(name, given, f"uint8 nx{'x'.join(map(str, shape))}, as the model was trained")
     return np.require(images, requirements=["C", "W"])
+
+
+def check_windows(name: str, windows: NDArray[Any], shape: Shape) -> NDArray[np.float32]:
+    """Give the windows as contiguous float32 (n, *shape). Raises ConfigError on `name`."""
+    windows = np.asarray(windows)
+    if windows.dtype.kind not in "iuf" or windows.shape[1:] != shape or not np.isfinite(windows).all():
+        given = f"{windows.dtype} {'x'.join(map(str, windows.shape))}"
+        raise ConfigError(name, given, f"finite numbers nx{'x'.join(map(str, shape))}, as the model was trained")
+    return np.require(windows, np.float32, requirements=["C", "W"])
 
 
 def _read(directory: Path) -> tuple[dict[str, Any], bytes]:

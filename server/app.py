@@ -16,6 +16,8 @@ from fedssl.assembly import Parts, assemble, initial_model, load_weights, split_
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.data.cache import open_dataset
+from fedssl.methods.base import Method
+from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
 from fedssl.predictor import Meta
 from fedssl.predictor import save as save_model
@@ -91,6 +93,8 @@ class Run:
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
         self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
+        self.holdings = Holdings(self.dataset, self.split, SOURCES.get(experiment.data["name"]).flip, device)
+        self.strategy.data = self.holdings.server()
         self.scorer = Scorer(self.experiment, self.dataset, self.split, self.parts, self.model)
         self.strategy.score = self.scorer
         self.elapsed = 0.0
@@ -130,14 +134,16 @@ class Run:
         """Make the first server state, which a method may train for; a resumed run has no need of it."""
         rng = Rng(self.experiment.seed)
         load_weights(self.experiment, self.model)
-        self.strategy.server = self.parts.method.init_server(self.model, None, rng, self.split.num_clients)
+        self.strategy.server = self.parts.method.init_server(
+            self.model, self.strategy.data, rng, self.split.num_clients
+        )
         self.finished = self.strategy.server
 
     @property
     def main_metric(self) -> str:
         """Give the metric that `best` is chosen by."""
         metric = self.parts.task.main_metric
-        return f"personal_{metric}" if self.strategy.keeps_parts else metric
+        return f"personal_{metric}" if self.strategy.only_personal else metric
 
     def _resume(self, grid: Grid) -> None:
         assert self.directory is not None
@@ -257,7 +263,7 @@ class Run:
 
     def _finish(self, grid: Grid, journal: Journal, status: str) -> None:
         """Write what follows from the rounds so far; a run that is not done has no hash of its memories."""
-        begun = bool(self.finished.model)
+        begun = bool(self.finished.model or self.finished.extra)
         facts: dict[str, Any] = {
             "status": status,
             "workers": getattr(grid, "num_workers", 0),
@@ -274,10 +280,20 @@ class Run:
         )
         if begun:
             self._write_model(journal)
+            if type(self.parts.method).describe is not Method.describe:
+                journal.write_json("method.json", self._described())
         journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
 
+    def _described(self) -> dict[str, Any]:
+        clients = [self.holdings.client(client_id) for client_id in range(self.split.num_clients)]
+        return self.parts.method.describe(self.finished, self.model, clients)
+
     def _write_model(self, journal: Journal) -> None:
-        partial = self.strategy.keeps_parts
+        partial = ""
+        if self.strategy.keeps_parts:
+            partial = f"parts stay at the clients (personalization={self.parts.personalization.name})"
+        elif not self.parts.method.global_model:
+            partial = f"every client has a model of its own (method={self.parts.method.name})"
         if not partial:
             journal.write_json("reliability.json", self.scorer.reliability(self.finished))
             if self.parts.task.name == "open_world":
@@ -288,8 +304,8 @@ class Run:
             state=self.finished.model,
             extra=self.finished.extra,
             calibration={"name": self.parts.calibration.name, **asdict(self.parts.calibration)},
-            meta=Meta(self.dataset.shape, self.dataset.class_names, self.dataset.mean, self.dataset.std),
-            partial=f"parts stay at the clients (personalization={self.parts.personalization.name})" if partial else "",
+            meta=Meta.of(self.dataset),
+            partial=partial,
         )
 
     def _memory_sha256(self, grid: Grid) -> str | None:

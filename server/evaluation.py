@@ -14,8 +14,8 @@ from fedssl.assembly import Parts
 from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
-from fedssl.data.augment import normalise
 from fedssl.data.base import Dataset, Samples
+from fedssl.data.modality import model_input
 from fedssl.methods.base import ServerState
 from fedssl.metrics.reliability import reliability
 from fedssl.models.base import Outputs
@@ -128,4 +128,4 @@ class Scorer:
         size = self.experiment.evaluation.batch_size
         for i in range(0, len(index), size):
             x = torch.from_numpy(samples.x[index[i : i + size]]).to(self.device)
-            yield normalise(x, self.dataset.mean, self.dataset.std)
+            yield model_input(x, self.dataset.mean, self.dataset.std, self.dataset.limit)

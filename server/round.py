@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,13 +32,24 @@ class Round:
     train: dict[str, float] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     seconds: float = 0.0
+    server_seconds: float = 0.0
     evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @contextlib.contextmanager
+    def server_at_work(self) -> Iterator[None]:
+        """Count the time inside as the server's own."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.server_seconds += time.perf_counter() - began
 
     def record(self, elapsed: float) -> dict[str, Any]:
         """Give the round's object in `metrics.jsonl`, `elapsed` seconds after the run began."""
         return {
             "round": self.number,
             "seconds": self.seconds,
+            "server_seconds": self.server_seconds,
             "elapsed": elapsed,
             "cohort": self.cohort,
             "failed": self.failed,

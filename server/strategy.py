@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedssl.assembly import Parts
 from fedssl.config import Experiment
+from fedssl.data.views import ClientData
 from fedssl.methods.base import Method, ServerState, State, Step, Update
 from fedssl.rng import Rng
 from fedssl.wire import array_record, encode, filled
@@ -48,6 +50,8 @@ class MethodStrategy(Strategy):
         self.holders: set[int] = set()
         """Clients that hold the tensors which the personalization hook keeps, so that these need not be sent."""
         self.with_memory: set[int] = set()
+        self.data: ClientData | None = None
+        """The server's own labelled samples."""
         self.score: Callable[[ServerState], Evaluation] | None = None
         self.on_round: Callable[[Round], None] = lambda _: None
         self.current = Round(0, [])
@@ -71,8 +75,11 @@ class MethodStrategy(Strategy):
             began = time.perf_counter()
             rng = self.rng.at(round_=round_)
             self._personal = PersonalScores()
-            self.current = Round(round_, sampling.sample(experiment.clients, experiment.participation, rng))
+            trainers = self.parts.method.trainers(experiment.clients)
+            self.current = Round(round_, sampling.sample(trainers, experiment.participation, rng))
+            self.server = replace(self.server, metrics={})
             self._exchanges(grid, round_)
+            self.current.train.update(self.server.metrics)
             self._evaluate(grid, round_)
             self.current.seconds = time.perf_counter() - began
             self.on_round(self.current)
@@ -83,14 +90,21 @@ class MethodStrategy(Strategy):
             messages = self.configure_train(round_, ArrayRecord(), ConfigRecord(), grid)
             self.aggregate_train(round_, grid.send_and_receive(messages, timeout=self.experiment.deadline))
 
-    def _sweep(self, grid: Grid, round_: int) -> None:
-        """Run all exchanges for all clients, for what that leaves in their memories; the server is put back."""
+    @contextlib.contextmanager
+    def _swept(self, grid: Grid, round_: int) -> Iterator[None]:
+        """Take all clients through all exchanges as often as the method asks; at the end the server is put back."""
+        sweeps = self.parts.method.sweeps()
         kept = self.server, self.aggregator
-        # Copies, so that a hook or strategy that works in place cannot reach what is kept.
-        self.server, self.aggregator = copy.deepcopy(kept)
+        if sweeps:
+            # Copies, so that a hook or strategy that works in place cannot reach what is kept.
+            self.server, self.aggregator = copy.deepcopy(kept)
         self._phase = "evaluate"
         try:
-            self._exchanges(grid, round_)
+            for _ in range(sweeps):
+                self.server = replace(self.server, metrics={})
+                self._exchanges(grid, round_)
+                self.current.train.update({f"sweep_{name}": value for name, value in self.server.metrics.items()})
+            yield
         finally:
             self.server, self.aggregator = kept
             self._phase = "train"
@@ -103,7 +117,8 @@ class MethodStrategy(Strategy):
         step = self._step(server_round, self._phase)
         self._templates, self._encoded = {}, {}
         asked: Iterable[int] = self.current.cohort if self._phase == "train" else self.nodes
-        return [self._message(client_id, step, f"train.{self._exchange}") for client_id in asked]
+        with self.current.server_at_work():
+            return [self._message(client_id, step, f"train.{self._exchange}") for client_id in asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -114,11 +129,12 @@ class MethodStrategy(Strategy):
         if not updates:
             return None, None
         parts, server = self.parts, self.server
-        server = parts.method.aggregate(
-            server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
-        )
-        server = parts.method.calibrate(server, updates, step, parts.calibration)
-        self.server = parts.method.train_server(server, self.model, None, updates, step)
+        with self.current.server_at_work():
+            server = parts.method.aggregate(
+                server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
+            )
+            server = parts.method.calibrate(server, updates, step, parts.calibration)
+            self.server = parts.method.train_server(server, self.model, self.data, updates, step)
         if self._phase == "train":
             self.current.train.update(means(updates))
         return None, None
@@ -151,20 +167,24 @@ class MethodStrategy(Strategy):
         """Say whether some tensors stay at the clients, so that no whole global model exists."""
         return any(self.parts.personalization.keeps(name) for name in self.server.model)
 
+    @property
+    def only_personal(self) -> bool:
+        """Say whether nothing but the clients' own models can be scored."""
+        return self.keeps_parts or not self.parts.method.global_model
+
     def _evaluate(self, grid: Grid, round_: int) -> None:
         setting, last = self.experiment.evaluation, round_ == self.experiment.rounds
         due = last or round_ % setting.every == 0
-        if due and self.score and not self.keeps_parts:
+        if due and self.score and not self.only_personal:
             self.current.evaluation = self.score(self.server)
         every = setting.personal_every or (setting.every if self.keeps_parts else 0)
         replies: Iterable[Message] = []
         self._asked_to_score = set()
         if self.personal and (last or (every and round_ % every == 0)):
-            if self.parts.method.sweeps:
-                self._sweep(grid, round_)
-            messages = self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid)
-            self._asked_to_score = set(self.nodes)
-            replies = grid.send_and_receive(messages, timeout=self.experiment.deadline)
+            with self._swept(grid, round_):
+                messages = self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid)
+                self._asked_to_score = set(self.nodes)
+                replies = grid.send_and_receive(messages, timeout=self.experiment.deadline)
         self.aggregate_evaluate(round_, replies)
 
     @property

@@ -32,7 +32,7 @@ Example: fedssl report runs/fixmatch-0 runs/fedavg-0 --out comparison
 PREDICT_HELP = """\
 fedssl predict RUN --data PATH [--out FILE]    labels and calibrated confidences to CSV (default: predictions.csv)
 
-PATH is a folder of pictures, one picture, or an .npz with images.
+PATH is a folder of pictures, one picture, or an .npz with images; for sensors, an .npz of recordings.
 Example: fedssl predict runs/mine --data photos/ --out photos.csv
 """
 LIST_HELP = """\
@@ -108,21 +108,21 @@ def report(argv: Sequence[str]) -> int:
 
 
 def predict(argv: Sequence[str]) -> int:
-    """Label new images with a run's final model."""
+    """Label new samples with a run's final model."""
     if wants_help(argv, PREDICT_HELP):
         return 0
     paths, options = _arguments(argv, ("--data", "--out"))
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
-    from fedssl.predictor import load, read_images, write_predictions
+    from fedssl.predictor import load, read_samples, write_predictions
     from simulations.compose import own_path
 
     model = load(Path(paths[0]))
-    names, images = read_images(own_path(options["--data"]), model.meta.shape)
+    names, samples = read_samples(own_path(options["--data"]), model.meta)
     out = Path(own_path(options.get("--out", "predictions.csv")))
     if out.is_dir() or not out.parent.is_dir():
         raise ConfigError("--out", str(out), "a file in a folder that exists")
-    labels, confidences = model(images)
+    labels, confidences = model(samples)
     write_predictions(out, names, labels, confidences, model.meta.class_names)
     print(f"{len(names)} predictions in {out}")
     return 0

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedssl.config import Experiment
+from fedssl.data.base import SOURCES
 
 
 class Display:
@@ -22,11 +23,13 @@ class Display:
         self.first = 1
         self.cohort = 0
         self.answered = 0
+        self.task_name = "classification"
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
         """Show what begins."""
         self.rounds, self.first, self.began = experiment.rounds, first_round, time.perf_counter()
         self.cohort = max(1, round(experiment.participation * experiment.clients))
+        self.task_name = SOURCES.get(experiment.data["name"]).task
         names = [experiment.method["name"], experiment.data["name"], experiment.partition["name"]]
         self.console.print(
             f"{' · '.join(names)}: {experiment.clients} clients, rounds {first_round} to {experiment.rounds}, "
@@ -61,7 +64,7 @@ class Display:
     def round(self, record: dict[str, Any]) -> None:
         """Show a finished round."""
         number = record["round"]
-        scores = describe(record)
+        scores = describe(record, self.task_name)
         for client, reason in record["failed"].items():
             self.warn(f"round {number}: client {client} left out: {reason.strip().splitlines()[-1]}")
         self.answered = 0
@@ -95,12 +98,19 @@ _SHOWN = (
     ("test", "personal_accuracy_all", "personal all"),
 )
 """Split, metric and label of what a line has room for, where it is there."""
+_SENSING = (
+    ("train", "loss", "loss"),
+    ("test", "accuracy", "accuracy"),
+    ("test", "macro_f1", "macro F1"),
+    ("test", "personal_accuracy", "personal"),
+    ("test", "personal_macro_f1", "personal macro F1"),
+)
 
 
-def describe(record: dict[str, Any]) -> str:
+def describe(record: dict[str, Any], task: str = "classification") -> str:
     """Give the few numbers of a round that fit a line."""
     parts = []
-    for split, name, label in _SHOWN:
+    for split, name, label in _SENSING if task == "sensing" else _SHOWN:
         value = (record.get(split) or {}).get(name)
         if value is not None:
             parts.append(f"{label} {value:.3f}")

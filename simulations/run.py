@@ -126,14 +126,17 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> None:
     from fedssl.data.cache import open_dataset
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
+    from fedssl.partition.holdings import Holdings
 
-    prepare_split(experiment)
-    assemble(experiment)
-    dataset = open_dataset(SOURCES.create(experiment.data))
+    split = prepare_split(experiment)
+    method = assemble(experiment).method
+    source = SOURCES.create(experiment.data)
+    dataset = open_dataset(source)
     import torch
 
     with torch.device("meta"):
         model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
+    method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
     # A resumed run has its weights from the checkpoint.
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])

@@ -62,6 +62,17 @@ class Toy(Method):
         return dataclasses.replace(update, state=state, metrics=metrics)
 
 
+SMALL = ("data=digits", "model=resnet", "model.width=4", "rounds=3", "clients=4", "labels.count=5")
+
+
+def small(*overrides: str) -> list[str]:
+    """Give the overrides with those of a small run before them; an option goes with the choice it belongs to."""
+    given = {text.split("=")[0] for text in overrides}
+    keys = {text: text.split("=")[0] for text in SMALL}
+    kept = [text for text, key in keys.items() if key not in given and key.split(".")[0] not in given]
+    return [*kept, *overrides]
+
+
 def experiment(**fields: Any) -> Experiment:
     """Give a tiny experiment: 4 clients, digits, a small MLP; `fields` replace its own."""
     values = {

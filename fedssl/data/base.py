@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,12 @@ SEEN, LOCALLY_UNSEEN, GLOBALLY_UNSEEN, ABSENT = 0, 1, 2, -1
 class Samples:
     """One split of a data set, kept as it was read.
 
-    `x` is uint8 (n, height, width, channels), C-contiguous; `y` is int64 (n,), the class index or -1 where nobody
-    knows it; `group` is int64 (n,), the natural group (subject, domain) or -1.
+    `x` is uint8 pictures (n, height, width, channels), or float32 sensor windows (n, steps, channels) in physical
+    units, C-contiguous; `y` is int64 (n,), the class index or -1 where nobody knows it; `group` is int64 (n,), the
+    natural group (subject, domain) or -1.
     """
 
-    x: NDArray[np.uint8]
+    x: NDArray[Any]
     y: NDArray[np.int64]
     group: NDArray[np.int64]
 
@@ -35,7 +36,10 @@ class Samples:
 class Dataset:
     """A decoded data set: training and test samples with what a model must know about them.
 
-    `mean` and `std` are per channel, of pixels in 0..1. `key` is the hash that names it in the cache.
+    `mean` and `std` are per channel: of pixels in 0..1, or in a window's units. Models see (x - mean) / std, clipped at
+    +-`limit` if that is above 0; `std` is then 3 / `limit` standard deviations. `key` names it in the cache.
+    `server_groups`: groups whose training samples are the server's, labelled; the test split has none of them.
+    `group_names`: a text for each group, sorted by its number. `rate_hz`: rows of a window a second, 0 if unknown.
     """
 
     name: str
@@ -45,12 +49,15 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     key: str
+    limit: float = 0.0
+    server_groups: tuple[int, ...] = ()
+    group_names: tuple[str, ...] = ()
+    rate_hz: float = 0.0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Give (height, width, channels) of a sample."""
-        height, width, channels = self.train.x.shape[1:]
-        return int(height), int(width), int(channels)
+    def shape(self) -> tuple[int, ...]:
+        """Give (height, width, channels) of a picture, (steps, channels) of a window."""
+        return tuple(int(side) for side in self.train.x.shape[1:])
 
     @property
     def num_classes(self) -> int:

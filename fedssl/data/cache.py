@@ -21,7 +21,8 @@ from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 
 _ARRAYS = ("x", "y", "group")
-_FORMAT = 1
+_LISTS = ("class_names", "mean", "std", "server_groups", "group_names")
+_FORMAT = 2
 _ATTEMPTS = 5
 
 
@@ -100,6 +101,10 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "class_names": dataset.class_names,
         "mean": dataset.mean,
         "std": dataset.std,
+        "limit": dataset.limit,
+        "server_groups": dataset.server_groups,
+        "group_names": dataset.group_names,
+        "rate_hz": dataset.rate_hz,
         "checksums": checksums,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -112,8 +117,8 @@ def _open(folder: Path, key: str) -> Dataset | None:
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
         train, test = (_open_samples(folder, part, meta["checksums"]) for part in ("train", "test"))
-        names, mean, std = (tuple(meta[name]) for name in ("class_names", "mean", "std"))
-        return Dataset(meta["name"], train, test, names, mean, std, key)
+        lists = {name: tuple(meta[name]) for name in _LISTS}
+        return Dataset(meta["name"], train, test, **lists, key=key, limit=meta["limit"], rate_hz=meta["rate_hz"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.data import augment
+from fedssl.data import modality
 from fedssl.data.base import SEEN, Dataset, Indices
 from fedssl.data.draws import Key
 
@@ -70,13 +70,13 @@ class ClientData:
         return torch.from_numpy(self.dataset.train.y[index]).to(self.device)
 
     def plain(self, index: NDArray[np.int64]) -> torch.Tensor:
-        """Give normalised samples, float32 (batch, channels, height, width) in channels_last layout."""
-        return self._normalise(torch.from_numpy(self.dataset.train.x[index]))
+        """Give samples as models take them: see `fedssl.data.modality.model_input`."""
+        return self._input(torch.from_numpy(self.dataset.train.x[index]))
 
     def weak(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
-        """Give a randomly shifted and flipped view of each sample."""
+        """Give a slightly changed view of each sample: a picture shifted and flipped, a window with noise."""
         x = torch.from_numpy(self.dataset.train.x[index])
-        return self._normalise(augment.weak(x, index, key, flip=self.flip))
+        return self._input(modality.weak(x, index, key, flip=self.flip, spread=self._spread))
 
     def weak_batches(self, parts: Sequence[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
         """Give `weak(part, key + i)` for the i-th part; many at once, since a call costs more than a sample."""
@@ -88,9 +88,9 @@ class ClientData:
             yield from torch.split(self.weak(np.concatenate(group), keys), sizes)
 
     def strong(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
-        """Give a strongly changed view of each sample (RandAugment-like, then cutout)."""
+        """Give a strongly changed view: a picture by RandAugment and cutout, a window as in `fedssl.data.motion`."""
         x = torch.from_numpy(self.dataset.train.x[index])
-        return self._normalise(augment.strong(x, index, key, flip=self.flip))
+        return self._input(modality.strong(x, index, key, flip=self.flip, spread=self._spread))
 
     def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the client's validation samples and their true classes."""
@@ -100,8 +100,12 @@ class ClientData:
     def test(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the client's own test samples and their true classes."""
         index = self.indices.test
-        x = self._normalise(torch.from_numpy(self.dataset.test.x[index]))
+        x = self._input(torch.from_numpy(self.dataset.test.x[index]))
         return x, torch.from_numpy(self.dataset.test.y[index]).to(self.device)
 
-    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
-        return augment.normalise(x.to(self.device), self.dataset.mean, self.dataset.std)
+    @property
+    def _spread(self) -> tuple[float, ...]:
+        return modality.deviations(self.dataset.std, self.dataset.limit)
+
+    def _input(self, x: torch.Tensor) -> torch.Tensor:
+        return modality.model_input(x.to(self.device), self.dataset.mean, self.dataset.std, self.dataset.limit)

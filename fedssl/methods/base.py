@@ -13,7 +13,7 @@ from fedssl.calibration.base import CalibrationHook
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
 from fedssl.data.views import ClientData
-from fedssl.personalization.base import PersonalizationHook
+from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.registry import Registry
 from fedssl.rng import Rng
 
@@ -35,10 +35,14 @@ class Step:
 
 @dataclass
 class ServerState:
-    """What the server knows: the global model's tensors, and whatever else the method or calibration keeps."""
+    """What the server knows: the global model's tensors, and whatever else the method or calibration keeps.
+
+    `metrics` are numbers for the round's record; they are emptied when a round begins.
+    """
 
     model: State
     extra: State = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,17 +84,34 @@ class Method(ABC):
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     calibration: ClassVar[str] = "none"
     personalization: ClassVar[str] = "none"
+    personalizations: ClassVar[tuple[str, ...]] = ()
+    """Hooks that the method works with; empty = any."""
     scores_trained_model: ClassVar[bool] = False
     """Ask that a client's model be scored on its own test samples after training, before its reply."""
-    sweeps: ClassVar[bool] = False
-    """Ask for all exchanges once with all clients, in phase `evaluate`, before personalised models are scored.
-
-    The server's state is put back afterwards; clients' memories stay as the sweep left them.
-    """
+    global_model: ClassVar[bool] = True
+    """Without one, nothing but the clients' own models is scored."""
     open_world: ClassVar[bool] = False
     """Finds classes that nobody has labels of, and is scored by the task `open_world`."""
     defaults: ClassVar[tuple[str, ...]] = ()
     """Overrides such as `data=digits` that hold unless the user chose otherwise."""
+
+    def sweeps(self) -> int:
+        """Give how often all clients go through all exchanges, in phase `evaluate`, before their models are scored.
+
+        The server's state is put back after the scores; clients' memories stay as the sweeps left them.
+        """
+        return 0
+
+    def trainers(self, num_clients: int) -> int:
+        """Give n: clients 0..n-1 train; the others join after training, in sweeps and scores alone."""
+        return num_clients
+
+    def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
+        """Check that the method can work with what it is given, before anything is written. Raises ConfigError.
+
+        `model` has shapes but no values (device meta); `data` are the server's own samples, if it has any.
+        """
+        del model, data, num_clients
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give the first server state; not called when a run is resumed.
@@ -154,14 +175,21 @@ class Method(ABC):
         data: ClientData,
         step: Step,
         hook: PersonalizationHook,
-    ) -> bool:
-        """Make `model` the client's own; default: the configured personalization hook on the payload's model.
+    ) -> Personal | None:
+        """Give the client's own model; default: what the configured hook makes of the payload's. `model` is scratch.
 
-        False means that the client has no model of its own yet: it answers without a score.
+        None means that the client has no model of its own yet: it answers without a score.
         """
         model.load_state_dict(payload.state)
-        hook.personalize(model, memory, data, step.rng)
-        return True
+        return hook.personalize(model, memory, data, step.rng)
+
+    def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
+        """Give what a report draws beyond the scores, as JSON's types; it becomes `method.json`.
+
+        `model` is scratch; `data` are all clients' in a simulation.
+        """
+        del server, model, data
+        return {}
 
 
 METHODS: Registry[Method] = Registry("method", "fedssl.methods")

@@ -30,6 +30,7 @@ class FedAvg(Method):
         "all", "how many labelled samples one epoch draws: as many as there are samples", choices=("all", "labelled")
     )
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing")
     defaults: ClassVar[tuple[str, ...]] = (
         "data=fashion_small",
         "model=resnet",

@@ -50,6 +50,14 @@ def macro_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> floa
     return float(macro_f1_by_cell(logits.argmax(axis=1), y, cell, 1, logits.shape[1])[0])
 
 
+def weighted_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
+    """Give the mean F1 over the rows' true classes, which weighs a class by its rows in y."""
+    if len(y) == 0:
+        return float("nan")
+    f1, truth = f1_by_class(logits.argmax(axis=1), y, np.zeros(len(y), np.int64), 1, logits.shape[1])
+    return float((f1 * truth).sum() / truth.sum())
+
+
 def ece(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"], bins: int = 15) -> float:
     """Give the expected calibration error over equal-width bins (Guo et al. 2017, eq. 3)."""
     if len(y) == 0:
@@ -80,15 +88,26 @@ def macro_f1_by_cell(
     num_classes: int,
 ) -> Float[ndarray, " cells"]:
     """Give the macro F1 of every cell (say, client); `cell` names each row's; NaN without rows."""
+    f1, truth = f1_by_class(predicted, y, cell, num_cells, num_classes)
+    present = (truth > 0).sum(axis=1)
+    return np.where(present > 0, f1.sum(axis=1) / np.maximum(present, 1), np.nan)
+
+
+def f1_by_class(
+    predicted: Int[ndarray, " n"],
+    y: Int[ndarray, " n"],
+    cell: Int[ndarray, " n"],
+    num_cells: int,
+    num_classes: int,
+) -> tuple[Float[ndarray, "cells classes"], Int[ndarray, "cells classes"]]:
+    """Give F1 = 2 TP / (2 TP + FP + FN), 0 for a class that is not in y, and how often each class is in y."""
     size = num_cells * num_classes
     truth = np.bincount(cell * num_classes + y, minlength=size)
     claimed = np.bincount(cell * num_classes + predicted, minlength=size)
     is_right = predicted == y
     hits = np.bincount(cell[is_right] * num_classes + y[is_right], minlength=size)
     f1 = (2 * hits / np.maximum(truth + claimed, 1)) * (truth > 0)
-    present = (truth > 0).reshape(num_cells, num_classes).sum(axis=1)
-    total = f1.reshape(num_cells, num_classes).sum(axis=1)
-    return np.where(present > 0, total / np.maximum(present, 1), np.nan)
+    return f1.reshape(num_cells, num_classes), truth.reshape(num_cells, num_classes)
 
 
 def confidence_bins(

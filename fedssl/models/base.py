@@ -24,11 +24,12 @@ class ModelSpec(ABC):
     name: ClassVar[str] = ""
 
     @abstractmethod
-    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
-        """Give a network for (height, width, channels) samples with torch's default initial weights.
+    def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+        """Give a network for (height, width, channels) images or (steps, channels) windows of sensors.
 
-        Its `forward` takes float (batch, channels, height, width) and gives `Outputs`; tensors of the head are
-        named `head.*`, all others `backbone.*`. Raises ConfigError if it cannot take the shape.
+        It has torch's default initial weights. Its `forward` takes float (batch, channels, height, width) or
+        (batch, channels, steps) and gives `Outputs`; tensors before the features are named `backbone.*`, those of the
+        classifier `head.*`, of an autoencoder's way back `decoder.*`. Raises ConfigError if it cannot take the shape.
         """
 
 

@@ -10,7 +10,7 @@ from fedssl.models.base import ModelSpec
 
 
 def build_model(
-    spec: ModelSpec, shape: tuple[int, int, int], num_classes: int, generator: torch.Generator
+    spec: ModelSpec, shape: tuple[int, ...], num_classes: int, generator: torch.Generator
 ) -> torch.nn.Module:
     """Give a channels_last network with torch's default initialisation, drawn from `generator`.
 
@@ -38,5 +38,7 @@ def _initialise(name: str, module: torch.nn.Module, generator: torch.Generator) 
             nn.init.uniform_(module.bias, -bound, bound, generator=generator)
     elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
         module.reset_parameters()
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, generator=generator)
     elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
         raise TypeError(f"{name}: {type(module).__name__} has tensors that build_model cannot initialise")

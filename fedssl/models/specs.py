@@ -1,12 +1,13 @@
-"""Options of the shipped models; the networks in `networks` are imported when one is built."""
+"""Options of the models for images; the networks in `networks` are imported when one is built."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedssl.config import ConfigError, option
+from fedssl.config import option
 from fedssl.models.base import ModelSpec, register
+from fedssl.models.shapes import check_image_shape, check_window_shape
 
 if TYPE_CHECKING:
     import torch
@@ -15,14 +16,6 @@ _HEADS = ("linear", "cosine")
 _HEAD_DOC = "classifier: `linear`, or `cosine`: 10 cos(feature, class vector) without bias"
 _NORMS = ("batch", "group")
 _NORM_DOC = "normalisation: `batch`, or `group` with 2 groups, which keeps no running statistics"
-
-
-def check_image_shape(shape: tuple[int, int, int]) -> None:
-    """Check that samples are images of sides 8..96 with 1 or 3 channels. Raises ConfigError."""
-    height, width, channels = shape
-    if not (8 <= height <= 96 and 8 <= width <= 96 and channels in (1, 3)):
-        allowed = "given images with sides of 8 to 96 pixels and 1 or 3 channels"
-        raise ConfigError("model", "x".join(map(str, shape)), allowed)
 
 
 @dataclass
@@ -44,7 +37,7 @@ class ResNetSpec(Pretrained):
     norm: str = option("batch", _NORM_DOC, choices=_NORMS)
     head: str = option("linear", _HEAD_DOC, choices=_HEADS)
 
-    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
         """Give the network."""
         from fedssl.models.networks.resnet import ResNet
 
@@ -60,7 +53,7 @@ class ResNet18Spec(Pretrained):
     norm: str = option("batch", _NORM_DOC, choices=_NORMS)
     head: str = option("linear", _HEAD_DOC, choices=_HEADS)
 
-    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
         """Give the network."""
         return ResNetSpec(width=64, blocks=2, norm=self.norm, head=self.head).build(shape, num_classes)
 
@@ -70,7 +63,7 @@ class ResNet18Spec(Pretrained):
 class LeNetSpec(ModelSpec):
     """LeNet-5 with ReLU and max-pooling (LeCun et al. 1998, figure 2): 62 thousand parameters."""
 
-    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
         """Give the network."""
         from fedssl.models.networks.lenet import LeNet
 
@@ -81,14 +74,14 @@ class LeNetSpec(ModelSpec):
 @register("mlp")
 @dataclass
 class MLPSpec(ModelSpec):
-    """Fully connected network; the default is the 2NN of McMahan et al. 2017, section 3."""
+    """Fully connected, for images and sensor windows; the default is the 2NN of McMahan et al. 2017, section 3."""
 
     hidden: int = option(200, "units a hidden layer", low=1, high=65536)
     layers: int = option(2, "hidden layers", low=1, high=64)
 
-    def build(self, shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+    def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
         """Give the network."""
         from fedssl.models.networks.mlp import MLP
 
-        check_image_shape(shape)
+        (check_window_shape if len(shape) == 2 else check_image_shape)(shape)
         return MLP(shape, num_classes, self.hidden, self.layers)

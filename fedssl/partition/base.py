@@ -33,6 +33,14 @@ class Partition(ABC):
         Raises ConfigError if the samples cannot be dealt to so many clients.
         """
 
+    def client_groups(self, group: Ints, num_clients: int) -> Ints | None:
+        """Give each client's natural group (clients,); None if clients are no groups.
+
+        Such a client validates and is tested on its own group's samples, and `assign` is not asked.
+        """
+        del group, num_clients
+        return None
+
     def num_seen(self, y: Ints, num_classes: int) -> int:
         """Give k: samples of the classes 0..k-1 alone may be labelled; `y` as in `assign`."""
         del y
@@ -91,6 +99,11 @@ def by_owner(owner: Ints, num_clients: int) -> list[Ints]:
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=num_clients))
     return np.split(order, ends[:-1])
+
+
+def by_group(group: Ints, groups: Ints) -> list[Ints]:
+    """Give, for each of `groups`, the sorted positions of its samples."""
+    return [np.flatnonzero(group == one) for one in groups]
 
 
 def ranks(group: Ints, generator: np.random.Generator) -> Ints:

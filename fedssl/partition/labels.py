@@ -41,6 +41,31 @@ class ClientCount(LabelRule):
         return _keep(y, parts, place < self.count)
 
 
+@LABELS.register("some_clients")
+@dataclass
+class SomeClients(ClientRate):
+    """Labels a share of each class at some clients, drawn by the seed; the others know no label at all."""
+
+    fraction: float = option(0.5, "share of the clients that have labels", low=0, high=1)
+
+    def choose(self, y: Ints, parts: Sequence[Ints], num_classes: int, rng: Rng) -> list[Ints]:
+        """Label as `client_rate` does, at round(fraction * clients) clients."""
+        chosen = super().choose(y, parts, num_classes, rng)
+        known = rng.numpy("clients with labels").permutation(len(parts))[: round(self.fraction * len(parts))]
+        return [labelled if client in known else labelled[:0] for client, labelled in enumerate(chosen)]
+
+
+@LABELS.register("none")
+@dataclass
+class NoLabels(LabelRule):
+    """Labels nothing at any client."""
+
+    def choose(self, y: Ints, parts: Sequence[Ints], num_classes: int, rng: Rng) -> list[Ints]:
+        """Give nothing."""
+        del y, num_classes, rng
+        return [part[:0] for part in parts]
+
+
 @LABELS.register("total_count")
 @dataclass
 class TotalCount(LabelRule):

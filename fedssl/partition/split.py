@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,11 +17,16 @@ from fedssl.config import ConfigError
 from fedssl.data.arrays import stratified
 from fedssl.data.base import ABSENT, GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN, Dataset, Indices
 from fedssl.data.cache import cache_directory, replace_whole
-from fedssl.partition.base import Ints, LabelRule, Partition, check_clients
+from fedssl.partition.base import Ints, LabelRule, Partition, by_group, check_clients
 from fedssl.partition.shares import draw_to_shares
 from fedssl.rng import Rng
 
 _VERSION = 1
+_SERVER = ("server_index", "server_label")
+
+
+def _nothing() -> Ints:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,8 @@ class Split:
     All arrays are int64. `label` (what the client was told, -1 if nothing) and `truth` (-1 unknown)
     go with `train_index`. `validation_*` index the training split, but nobody trains on them;
     `test_*` index the test split. Clients may share validation and test samples, never training
-    samples. `dropped` counts training samples that no client got.
+    samples. `dropped` counts training samples that nobody got. `server_index` (sorted) are training samples of the
+    server, all of known class: `server_label`.
     """
 
     train_index: Ints
@@ -44,6 +50,8 @@ class Split:
     test_offsets: Ints
     class_names: tuple[str, ...]
     dropped: int
+    server_index: Ints = field(default_factory=_nothing)
+    server_label: Ints = field(default_factory=_nothing)
 
     @property
     def num_clients(self) -> int:
@@ -52,7 +60,10 @@ class Split:
 
     @cached_property
     def sha256(self) -> str:
-        """Give the hash over names, types, shapes and little-endian bytes of everything stored."""
+        """Give the hash over names, types, shapes and little-endian bytes of everything stored.
+
+        The server's arrays count only where it has samples.
+        """
         digest = hashlib.sha256()
         for name, array in sorted(self._arrays().items()):
             stored = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
@@ -64,8 +75,8 @@ class Split:
     def kinds(self) -> NDArray[np.int8]:
         """Give the kind of each class (classes,).
 
-        SEEN: some training sample truly of the class has a label; else LOCALLY_UNSEEN: every client that has samples
-        has some of it; GLOBALLY_UNSEEN: some clients do; ABSENT: none does.
+        SEEN: some training sample truly of the class has a label, maybe at the server; else LOCALLY_UNSEEN: every
+        client that has samples has some of it; GLOBALLY_UNSEEN: some clients do; ABSENT: none does.
         """
         client = np.repeat(np.arange(self.num_clients), np.diff(self.train_offsets))
         known = self.truth >= 0
@@ -75,6 +86,7 @@ class Split:
         kinds = np.where(holders == most, LOCALLY_UNSEEN, GLOBALLY_UNSEEN).astype(np.int8)
         kinds[holders == 0] = ABSENT
         kinds[self.truth[known & (self.label >= 0)]] = SEEN
+        kinds[self.server_label] = SEEN
         return kinds
 
     def client(self, client_id: int) -> Indices:
@@ -88,10 +100,15 @@ class Split:
             _cut(self.test_index, self.test_offsets, client_id),
         )
 
+    def server(self) -> Indices:
+        """Give the server's samples, all labelled; none, if the data reserve none for it."""
+        return Indices(self.server_index, _nothing())
+
     def given(self, n_train: int) -> Ints:
-        """Give the label told for each sample of the training split, -1 where none was."""
+        """Give the label told for each sample of the training split, -1 where none was; the server's are true."""
         out = np.full(n_train, -1, np.int64)
         out[self.train_index] = self.label
+        out[self.server_index] = self.server_label
         return out
 
     def save(self, path: Path) -> None:
@@ -117,6 +134,9 @@ class Split:
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         arrays = {item.name: np.asarray(getattr(self, item.name)) for item in dataclasses.fields(self)}
         arrays["dropped"] = np.asarray(self.dropped, np.int64)
+        if not len(self.server_index):
+            for name in _SERVER:  # splits without a server keep their hash
+                del arrays[name]
         return arrays
 
     def _write(self, place: Path) -> None:
@@ -135,25 +155,26 @@ def make_split(
 ) -> Split:
     """Deal a data set to clients; a pure function of its arguments.
 
-    A stratified share `validation` of the training samples of known class is set aside, the rest is
-    partitioned, labelled where the partition's classes may be, and each client is dealt validation and
-    test samples in its own class shares.
+    A stratified share `validation` of the clients' training samples of known class is set aside, the rest is
+    partitioned, labelled where the partition's classes may be, and each client is dealt validation and test samples in
+    its own class shares, or gets those of its natural group. The server has the samples of its groups to itself.
     Raises ConfigError, on `clients` if they are more than the samples.
     """
     rng = Rng(seed)
-    y = dataset.train.y
-    pool = stratified(y, validation, rng.numpy("validation"))
-    rest = np.setdiff1d(np.arange(len(y)), pool, assume_unique=True)
+    y, group = dataset.train.y, dataset.train.group
+    free, server = _reserve(dataset)
+    groups = partition.client_groups(group[free], num_clients)
+    offered = free if groups is None else free[np.isin(group[free], groups)]
+    pool = offered[stratified(y[offered], validation, rng.numpy("validation"))]
+    rest = np.setdiff1d(offered, pool, assume_unique=True)
     check_clients(len(rest), num_clients)
-    parts = partition.assign(y[rest], dataset.train.group[rest], num_clients, rng)
-    seen = partition.num_seen(y[rest], dataset.num_classes)
-    allowed = np.where(y[rest] < seen, y[rest], -1)
-    labelled = np.concatenate(labels.choose(allowed, parts, dataset.num_classes, rng))
-    told, held = np.full(len(rest), -1, np.int64), np.concatenate(parts)
-    told[labelled] = labels.told(y[rest[labelled]], seen, rng)
-    mine = [y[rest[part]] for part in parts]
-    val = draw_to_shares(y[pool], mine, dataset.num_classes, rng, "client validation")
-    test = draw_to_shares(dataset.test.y, mine, dataset.num_classes, rng, "client test")
+    if groups is None:
+        parts = partition.assign(y[rest], group[rest], num_clients, rng)
+    else:
+        parts = by_group(group[rest], groups)
+    seen, held = partition.num_seen(y[rest], dataset.num_classes), np.concatenate(parts)
+    told = _told(y[rest], parts, labels, (seen, dataset.num_classes), rng)
+    val, test = _scored(dataset, pool, [rest[part] for part in parts], groups, rng)
     return Split(
         train_index=rest[held],
         train_offsets=_offsets(parts),
@@ -164,8 +185,40 @@ def make_split(
         test_index=np.concatenate(test),
         test_offsets=_offsets(test),
         class_names=dataset.class_names,
-        dropped=len(rest) - len(held),
+        dropped=len(free) - len(pool) - len(held),
+        server_index=server,
+        server_label=y[server],
     )
+
+
+def _told(y: Ints, parts: Sequence[Ints], labels: LabelRule, classes: tuple[int, int], rng: Rng) -> Ints:
+    """Give the label told for each of `y`, -1 if none; `classes` counts those that may have labels, and all."""
+    seen, num_classes = classes
+    labelled = np.concatenate(labels.choose(np.where(y < seen, y, -1), parts, num_classes, rng))
+    told = np.full(len(y), -1, np.int64)
+    told[labelled] = labels.told(y[labelled], seen, rng)
+    return told
+
+
+def _reserve(dataset: Dataset) -> tuple[Ints, Ints]:
+    """Give the training samples that clients may have, and the server's own: those of its groups, of known class."""
+    everything = np.arange(len(dataset.train))
+    reserved = np.isin(dataset.train.group, dataset.server_groups)
+    return everything[~reserved], everything[reserved & (dataset.train.y >= 0)]
+
+
+def _scored(
+    dataset: Dataset, pool: Ints, held: Sequence[Ints], groups: Ints | None, rng: Rng
+) -> tuple[list[Ints], list[Ints]]:
+    """Give each client's validation samples, as positions in `pool`, and test samples."""
+    mine = [dataset.train.y[index] for index in held]
+    if groups is not None:
+        val = by_group(dataset.train.group[pool], groups)
+        if (dataset.test.group >= 0).any():
+            return val, by_group(dataset.test.group, groups)
+    else:
+        val = draw_to_shares(dataset.train.y[pool], mine, dataset.num_classes, rng, "client validation")
+    return val, draw_to_shares(dataset.test.y, mine, dataset.num_classes, rng, "client test")
 
 
 def cached_split(

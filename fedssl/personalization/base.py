@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,14 @@ import torch
 from fedssl.data.views import ClientData
 from fedssl.registry import Registry
 from fedssl.rng import Rng
+
+
+@dataclass
+class Personal:
+    """A client's own model, and numbers about it that are kept beside its scores as `personal_<name>`."""
+
+    model: torch.nn.Module
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -23,9 +31,10 @@ class PersonalizationHook:
         del name
         return False
 
-    def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> None:
-        """Make `model`, which holds the global tensors and the client's kept ones, the client's own in place."""
-        del model, memory, data, rng
+    def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> Personal:
+        """Give the client's own model; `model` has the global tensors and the client's kept ones, and is scratch."""
+        del memory, data, rng
+        return Personal(model)
 
 
 PERSONALIZATIONS: Registry[PersonalizationHook] = Registry("personalization", "fedssl.personalization")

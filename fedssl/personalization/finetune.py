@@ -10,7 +10,7 @@ import torch
 from fedssl.config import option
 from fedssl.data.views import ClientData
 from fedssl.losses.supervised import cross_entropy
-from fedssl.personalization.base import PersonalizationHook, register
+from fedssl.personalization.base import Personal, PersonalizationHook, register
 from fedssl.rng import Rng
 
 
@@ -25,11 +25,11 @@ class Finetune(PersonalizationHook):
     momentum: float = option(0.9, "momentum of SGD", low=0, below=1)
     part: str = option("all", "tensors that train", choices=("all", "head"))
 
-    def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> None:
+    def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> Personal:
         """Train `model` in place; without labelled samples it stays as it is."""
         del memory
         if len(data.labelled) == 0:
-            return
+            return Personal(model)
         named = list(model.named_parameters())
         before = [(parameter, parameter.requires_grad) for _, parameter in named]
         modes = [(module, module.training) for module in model.modules()]
@@ -44,6 +44,7 @@ class Finetune(PersonalizationHook):
                 parameter.grad = None
             for module, training in modes:
                 module.training = training
+        return Personal(model)
 
     def _trains(self, name: str) -> bool:
         return self.part == "all" or name.startswith("head.")

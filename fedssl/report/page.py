@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedssl.files import write_atomically
-from fedssl.report import clusters, open_world, reliability, rounds, split, spread, tables
+from fedssl.report import clusters, open_world, reliability, rounds, split, spread, tables, users
 from fedssl.report.canvas import save
 from fedssl.report.run import Run, clients_table, read, rounds_table
 
@@ -33,6 +33,7 @@ FILES = {
     "metrics.jsonl": "one object a round",
     "clients.parquet": "one row a client and evaluation",
     "reliability.json": "confidence, accuracy and count by bin",
+    "method.json": "embeddings and reconstructions",
     "open_world.json": "kinds of classes, matching, confusion matrix and a plane of features",
     "summary.json": "final and best values",
     "model.safetensors": "the final model",
@@ -70,6 +71,24 @@ CAPTIONS = {
     "clients": (
         "Spread over clients",
         "Every client on its own test samples, in rising order of the bars.",
+    ),
+    "mixture": (
+        "Mixtures",
+        "How each client mixes the classifiers that it was sent, as its labels ask for; equal ones where it has none.",
+    ),
+    "visits": (
+        "Visits",
+        "How much of the server's labelled windows the clients' autoencoders give back well enough for a "
+        "classifier to learn from, and how well they give back the clients' own.",
+    ),
+    "embeddings": (
+        "Embeddings",
+        "Clients that lie close to each other are given similar models.",
+    ),
+    "reconstructions": (
+        "Reconstructions",
+        "Test windows of clients from the worst score to the best, beside what the autoencoder that the server "
+        "generated for them, before their own training, makes of these.",
     ),
     "reliability": (
         "Reliability",
@@ -135,6 +154,10 @@ def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list
         "features": clusters.features_figure(world) if world else None,
         "shares": open_world.shares_figure(table, run.records, held, world) if world and held else None,
         "clients": spread.spread_figure(clients, result.metric),
+        "mixture": users.mixture_figure(clients, result.metric),
+        "visits": users.visits_figure(table),
+        "embeddings": users.embeddings_figure(run.method, clients, result.metric),
+        "reconstructions": users.reconstructions_figure(run.method, clients, result.metric),
         "reliability": reliability.reliability_figure(run.reliability),
         "pseudo": rounds.pseudo_figure(table),
         "split": split.split_figure(held) if held is not None else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fedssl.report.canvas import (
+    BLACK,
     BLUE,
     GREEN,
     GREY,
@@ -152,6 +153,9 @@ def cost_figure(table: pd.DataFrame) -> Figure | None:
     axes[0].set_ylim(bottom=0)
     label(axes[0], y="sent so far (MB)")
     axes[1].bar(seconds.index, seconds, color=GREY, width=0.8, label="wall-clock seconds")
+    server = curve(table, "cost", "server_seconds")
+    if len(server):
+        axes[1].bar(server.index, server, color=BLACK, width=0.8, label="of them the server's own steps")
     label(axes[1], "round", "seconds a round")
     whole_rounds(axes[1])
     legend(figure, axes)

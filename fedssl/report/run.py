@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-MAIN_METRICS = ("accuracy", "accuracy_all", "map50")
+MAIN_METRICS = ("accuracy", "accuracy_all", "macro_f1", "map50")
 PERSONAL = "personal_"
 OPEN_WORLD = "open_world.json"
+METHOD = "method.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Run:
     summary: Record = field(default_factory=dict)
     reliability: Record = field(default_factory=dict)
     open_world: Record = field(default_factory=dict)
+    method: Record = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
     @property
@@ -72,11 +74,12 @@ def read(directory: Path) -> Run:
         values = None
     if not isinstance(values, dict):
         raise ConfigError("report", str(config), "a YAML mapping")
-    names = ("environment.json", "summary.json", "reliability.json", OPEN_WORLD)
+    names = ("environment.json", "summary.json", "reliability.json", OPEN_WORLD, METHOD)
     parts = {name.removesuffix(".json"): _read_object(directory / name) for name in names}
     records = _read_journal(journal)
     is_open = any("accuracy_seen" in (record.get("test") or {}) for record in records)
-    files = [name for name in (*names, "split.npz", "clients.parquet") if is_open or name != OPEN_WORLD]
+    optional = {METHOD} if is_open else {METHOD, OPEN_WORLD}
+    files = [name for name in (*names, "split.npz", "clients.parquet") if name not in optional]
     missing = tuple(name for name in files if not (directory / name).is_file())
     return Run(directory, values, records, **parts, missing=missing)
 
@@ -118,13 +121,13 @@ def number(value: object) -> float:
 def rounds_table(records: list[Record]) -> pd.DataFrame:
     """Give the journal in long form: round, split, metric, value; nulls are left out.
 
-    `split` is train, validation or test, or `cost` for seconds, bytes_up and bytes_down.
+    `split` is train, validation or test, or `cost` for seconds, server_seconds, bytes_up and bytes_down.
     """
     import pandas as pd
 
     rows: list[tuple[int, str, str, float]] = []
     for record in records:
-        cost = {name: record.get(name) for name in ("seconds", "bytes_up", "bytes_down")}
+        cost = {name: record.get(name) for name in ("seconds", "server_seconds", "bytes_up", "bytes_down")}
         parts = {name: record.get(name) or {} for name in ("train", "validation", "test")}
         for split, values in {**parts, "cost": cost}.items():
             rows += [(int(record["round"]), split, key, number(v)) for key, v in values.items()]

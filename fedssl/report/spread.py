@@ -29,7 +29,8 @@ def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     round_ = int(clients.dropna(subset=[metric])["round"].max())
     tests = f"; {_tests(clients, round_)} test samples in all" if "num_test" in clients else ""
     note = f"n = {len(values)} clients, each on its own test samples, round {round_}{tests}"
-    figure, axes = new_figure(f"{title(metric.removeprefix(PERSONAL)).capitalize()} by client", note, 4.4)
+    name = title(metric.removeprefix(PERSONAL))
+    figure, axes = new_figure(f"{name[:1].upper()}{name[1:]} by client", note, 4.4)
     ax, places = axes[0], range(len(values))
     width = 0.8 if len(values) <= MAX_NAMED else 1.0
     own = metric.startswith(PERSONAL)

@@ -17,10 +17,21 @@ from fedssl.methods.base import METHODS, check_task
 from simulations.compose import check
 
 
+def serves(name: str) -> bool:
+    return "classification" in METHODS.get(name).tasks
+
+
+def test_a_method_that_works_with_one_personalization_refuses_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(METHODS.get("fixmatch"), "personalizations", ("mixture",))
+    assert assemble(toys.experiment(method={"name": "fixmatch"}, personalization={"name": "mixture"}))
+    with pytest.raises(ConfigError, match="personalization='none': must be one of mixture with method=fixmatch"):
+        assemble(toys.experiment(method={"name": "fixmatch"}, personalization={"name": "none"}))
+
+
 def test_a_method_that_does_not_serve_the_task_of_the_data_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(METHODS.get("fixmatch"), "tasks", ("detection",))
     chosen = toys.experiment(method={"name": "fixmatch"})
-    others = ", ".join(name for name in METHODS.names() if name != "fixmatch")
+    others = ", ".join(name for name in METHODS.names() if name != "fixmatch" and serves(name))
     text = f"method='fixmatch': must be one that serves the task classification of data=digits: {others}$"
     with pytest.raises(ConfigError, match=text):
         assemble(chosen)

@@ -9,9 +9,11 @@ from PIL import Image
 
 from fedssl.config import ConfigError
 from fedssl.data.augment import normalise
+from fedssl.data.base import Dataset, Samples
+from fedssl.data.modality import model_input
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.predictor import Meta, load, read_images, save, write_predictions
+from fedssl.predictor import Meta, load, read_images, read_samples, save, write_predictions
 from fedssl.rng import Rng
 
 CHOICE = {"name": "resnet", "width": 2}
@@ -147,3 +149,66 @@ def test_a_model_json_without_a_hash_is_refused(tmp_path):
     (tmp_path / "model.json").write_text('{"format": 1}')
     with pytest.raises(ConfigError, match="belongs to"):
         load(tmp_path)
+
+
+SENSOR = Meta((8, 2), ("sit", "walk"), (1.0, 2.0), (3.0, 6.0), 1.0, 20.0)
+
+
+def saved_sensor(directory):
+    choice = {"name": "mlp", "hidden": 5, "layers": 1}
+    model = build_model(MODELS.create(choice), SENSOR.shape, 2, Rng(1).torch("init")).eval()
+    save(directory, choice, model.state_dict(), {}, {"name": "none"}, meta=SENSOR)
+    return model
+
+
+def test_a_sensor_model_labels_each_window_of_recordings(tmp_path):
+    model = saved_sensor(tmp_path)
+    signal = np.random.default_rng(0).integers(-9, 9, (30, 2)).astype(np.int16)
+    scale = np.array([0.5, 2], np.float32)
+    np.savez(tmp_path / "new.npz", signal=signal, scale=scale, recording=[[0, 17], [19, 27]], rate_hz=20)
+    predict = load(tmp_path)
+    names, windows = read_samples(tmp_path / "new.npz", predict.meta)
+    assert names == ["0:0", "0:8", "1:19"]
+    np.testing.assert_array_equal(windows, np.stack([signal[a : a + 8] * scale for a in (0, 8, 19)]))
+    labels, confidences = predict(windows)
+    with torch.no_grad():
+        x = model_input(torch.from_numpy(windows), SENSOR.mean, SENSOR.std, 1.0)
+        expected, best = torch.softmax(model(x).logits, dim=1).max(dim=1)
+    assert labels.tolist() == best.tolist()
+    np.testing.assert_array_equal(confidences, expected.numpy())
+    assert predict.meta == SENSOR
+    np.testing.assert_array_equal(predict(windows.astype(np.float64))[0], labels)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 8, 3)), np.zeros((2, 8, 2, 1)), np.full((1, 8, 2), np.nan)])
+def test_other_windows_are_refused(tmp_path, wrong):
+    saved_sensor(tmp_path)
+    with pytest.raises(ConfigError, match="must be finite numbers nx8x2"):
+        load(tmp_path)(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"signal": np.zeros((8, 3))}, "of 2 channels, not 3"),
+        ({"signal": np.zeros((8, 2)), "rate_hz": 50}, "`rate_hz` is 20, as the model was trained, not 50"),
+        ({"signal": np.zeros((3, 2))}, "no recording has 8 rows"),
+        ({"x": np.zeros((8, 2))}, "array `signal` is there"),
+    ],
+)
+def test_recordings_that_do_not_fit_the_model_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "new.npz", **arrays)
+    with pytest.raises(ConfigError, match=rf"^data=.*new\.npz.*{message}"):
+        read_samples(tmp_path / "new.npz", SENSOR)
+
+
+def test_meta_of_a_data_set_and_of_an_older_run(tmp_path):
+    x = np.zeros((1, 8, 2), np.float32)
+    samples = Samples(x, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    dataset = Dataset("d", samples, samples, ("sit", "walk"), (1.0, 2.0), (3.0, 6.0), "key", limit=1.0, rate_hz=20.0)
+    assert Meta.of(dataset) == SENSOR
+    saved(tmp_path)
+    described = json.loads((tmp_path / "model.json").read_text())
+    assert (described.pop("limit"), described.pop("rate_hz")) == (0.0, 0.0)
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    assert load(tmp_path).meta == META

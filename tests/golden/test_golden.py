@@ -19,6 +19,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     # All terms from the second round on, and pseudo-labels among them.
     "fedossl": {"batch_size": 16, "epochs": 2, "warmup": "off", "centroid_threshold": 0.3},
     "orca": {"batch_size": 16, "epochs": 2},
+    "pfedhn": {"hidden": 8, "steps": 5},
+    "semipfl": {"hidden": 8, "epochs": 2, "base_epochs": 2, "tau": 0.12},
+    "server_only": {"epochs": 2, "batch_size": 32},
 }
 OPEN_WORLD: dict[str, Any] = {
     "model": {"name": "resnet", "width": 4, "head": "cosine"},
@@ -31,6 +34,15 @@ CLOSED: dict[str, Any] = {
     "partition": {"name": "dirichlet", "alpha": 0.5},
     "labels": {"name": "total_count", "count": 10},
 }
+SENSING: dict[str, Any] = {
+    "data": {"name": "imu_synthetic", "users": 4, "server_subjects": 3, "windows": 10},
+    "model": {"name": "autoencoder", "sizes": [16, 8], "hidden": 8},
+    "partition": {"name": "natural"},
+    "labels": {"name": "client_rate", "rate": 0.2},
+    "personalization": {"name": "method"},
+}
+AT_SERVER = ("autoencoder", "semipfl", "server_only")
+"""Methods whose server has labels of its own."""
 PARTS = ("train", "test", "validation")
 
 
@@ -38,7 +50,7 @@ def metrics_of(name: str, directory: Path) -> list[dict[str, Any]]:
     """Run the method and give the scores of its rounds."""
     chosen = toys.experiment(
         method={"name": name, **OPTIONS.get(name, {})},
-        **(OPEN_WORLD if METHODS.get(name).open_world else CLOSED),
+        **(OPEN_WORLD if METHODS.get(name).open_world else SENSING if name in AT_SERVER else CLOSED),
     )
     toys.run(chosen, directory)
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]

@@ -30,6 +30,7 @@ def records(directory: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     for record in found:
         record.pop("seconds")
+        record.pop("server_seconds")
         record.pop("elapsed")
     return found
 

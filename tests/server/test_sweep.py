@@ -15,7 +15,7 @@ import toys
 from fedssl.config import Experiment, option
 from fedssl.data.views import ClientData
 from fedssl.methods.base import METHODS, Memory, Payload, ServerState, State, Step, Update
-from fedssl.personalization.base import PersonalizationHook
+from fedssl.personalization.base import Personal, PersonalizationHook
 from server.app import Run, Silence
 from server.round import Round
 
@@ -32,8 +32,11 @@ class Sweeper(toys.Toy):
     sweep_culprit: int = option(NOBODY, "the client that fails in sweeps; -1 = all", low=NOBODY)
 
     exchanges: ClassVar[tuple[str, ...]] = ("train", "mixture")
-    sweeps: ClassVar[bool] = True
     interrupts: ClassVar[bool] = False
+
+    def sweeps(self) -> int:
+        """Ask for one."""
+        return 1
 
     def init_server(self, *given: Any) -> ServerState:
         """Keep a number that `train_server` changes in place."""
@@ -75,10 +78,10 @@ class Sweeper(toys.Toy):
         data: ClientData,
         step: Step,
         hook: PersonalizationHook,
-    ) -> bool:
-        """Say whether a sweep came by."""
+    ) -> Personal | None:
+        """Give a model if a sweep came by."""
         model.load_state_dict(payload.state)
-        return "evaluate.mixture" in memory and data.client_id != 3
+        return Personal(model, {"mark": 7.0}) if "evaluate.mixture" in memory and data.client_id != 3 else None
 
 
 @METHODS.register("unswept")
@@ -86,7 +89,9 @@ class Sweeper(toys.Toy):
 class Unswept(Sweeper):
     """The same without sweeps."""
 
-    sweeps: ClassVar[bool] = False
+    def sweeps(self) -> int:
+        """Ask for none."""
+        return 0
 
 
 def chosen(name: str = "sweeper", **fields: Any) -> Experiment:
@@ -155,6 +160,7 @@ def test_a_client_may_answer_that_it_has_no_score():
     found = rounds[-1].evaluation
     mean = sum(found.clients[client_id]["personal_accuracy"] for client_id in range(3)) / 3
     assert found.test["personal_accuracy"] == mean
+    assert found.clients[0]["personal_mark"] == found.test["personal_mark"] == 7
 
 
 @pytest.mark.parametrize(("culprit", "failed", "left"), [(1, [1], [0, 2]), (-1, [0, 1, 2, 3], [])])
@@ -182,7 +188,7 @@ def told(directory: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((directory / "summary.json").read_text())
     for values in (*records, summary):
-        for clock in ("seconds", "elapsed", "wall_seconds", "seconds_per_round"):
+        for clock in ("seconds", "server_seconds", "elapsed", "wall_seconds", "seconds_per_round"):
             values.pop(clock, None)
     return records, summary
 

@@ -7,6 +7,7 @@ import pytest
 
 from fedssl.config import ConfigError, Experiment, to_json
 from fedssl.data.cifar import Cifar10
+from fedssl.data.wisdm import Wisdm
 from simulations import compose
 from simulations.compose import check, compose_experiment, expand, experiments
 from simulations.listing import describe
@@ -190,7 +191,8 @@ def test_each_preset_composes_and_says_what_it_is(name: str, monkeypatch: pytest
     if "needs data.path=" in (compose.CONF / "experiment" / f"{name}.yaml").read_text():
         with pytest.raises(ConfigError, match=r"data\.path"):
             compose_experiment([f"experiment={name}"])
-        monkeypatch.setattr(Cifar10, "fingerprint", lambda _: "files")
+        for source in (Cifar10, Wisdm):
+            monkeypatch.setattr(source, "fingerprint", lambda _: "files")
     made = compose_experiment([f"experiment={name}"])
     assert check(made) == made
     assert f"{name}: " in describe("experiments")

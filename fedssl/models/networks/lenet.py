@@ -16,7 +16,7 @@ class LeNet(nn.Module):
     to 5 x 5.
     """
 
-    def __init__(self, shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         height, width, channels = shape
         padding = (max(0, (_SIDE + 1 - height) // 2), max(0, (_SIDE + 1 - width) // 2))

@@ -10,6 +10,7 @@ import pytest
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset
 from fedssl.data.cache import cache_directory, open_dataset
+from fedssl.data.imu_synthetic import ImuSynthetic
 from fedssl.data.npz import Npz
 
 
@@ -43,6 +44,17 @@ def test_the_second_opening_reads_no_source(source, tmp_path, monkeypatch):
     monkeypatch.setattr(Npz, "read", lambda _: pytest.fail("decoded again"))
     assert_same(open_dataset(source, tmp_path / "cache"), first)
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [first.key]
+
+
+def test_windows_come_back_with_all_that_is_known_of_them(tmp_path, monkeypatch):
+    source = ImuSynthetic(users=2, server_subjects=1, windows=10)
+    first = source.read()
+    open_dataset(source, tmp_path)
+    monkeypatch.setattr(ImuSynthetic, "read", lambda _: pytest.fail("decoded again"))
+    found = open_dataset(source, tmp_path)
+    assert_same(found, first)
+    assert found.train.x.dtype == np.float32
+    assert (found.limit, found.server_groups, found.group_names, found.rate_hz) == (1.0, (0,), ("0", "1", "2"), 20.0)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "meta", "json", "all"])

@@ -1,4 +1,4 @@
-"""A tiny data set and the clients that hold parts of it."""
+"""Tiny data sets of pictures and of sensor windows, and the clients that hold parts of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedssl.data.base import Dataset, Indices, Samples
 from fedssl.data.views import ClientData
 
 MakeClient = Callable[..., ClientData]
-NUM_TRAIN, NUM_TEST = 24, 6
+NUM_TRAIN, NUM_TEST, NUM_SERVER = 24, 6, 12
 
 
 @pytest.fixture
@@ -28,14 +28,32 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def client(dataset: Dataset) -> MakeClient:
+def client(dataset: Dataset, windows: Dataset) -> MakeClient:
     """Give a maker of client 1 with the first samples labelled and the next ones unlabelled."""
 
-    def make(num_labelled: int, num_unlabelled: int) -> ClientData:
+    def make(num_labelled: int, num_unlabelled: int, *, sensing: bool = False) -> ClientData:
+        chosen = windows if sensing else dataset
         index = np.arange(NUM_TRAIN, dtype=np.int64)
         held = index[num_labelled : num_labelled + num_unlabelled]
         indices = Indices(index[:num_labelled], held, test=np.arange(NUM_TEST, dtype=np.int64))
-        given = np.where(index < num_labelled, dataset.train.y, -1)
-        return ClientData(1, dataset, indices, given, False, torch.device("cpu"))
+        given = np.full(len(chosen.train), -1, np.int64)
+        given[:num_labelled] = chosen.train.y[:num_labelled]
+        return ClientData(1, chosen, indices, given, False, torch.device("cpu"))
 
     return make
+
+
+@pytest.fixture
+def windows() -> Dataset:
+    """Give windows of group 1, the clients', and behind them those of the server's groups 0, 2 and 3."""
+    rng = np.random.default_rng(1)
+
+    def samples(count: int, of_server: int) -> Samples:
+        y = np.arange(count + of_server, dtype=np.int64) % 3
+        x = rng.normal(size=(len(y), 8, 3)) + y[:, None, None]
+        group = np.concatenate([np.ones(count, np.int64), np.array([0, 2, 3] * of_server)[:of_server]])
+        return Samples(x.astype(np.float32), y, group)
+
+    train, test = samples(NUM_TRAIN, NUM_SERVER), samples(NUM_TEST, 0)
+    names, mean, std = ("a", "b", "c"), (0.0,) * 3, (3.0,) * 3
+    return Dataset("tiny windows", train, test, names, mean, std, "tiny windows", limit=1.0, server_groups=(0, 2, 3))

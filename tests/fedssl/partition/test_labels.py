@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedssl.partition.base import LABELS
-from fedssl.partition.labels import AsIs, ClientCount, ClientRate, TotalCount
+from fedssl.partition.labels import AsIs, ClientCount, ClientRate, NoLabels, SomeClients, TotalCount
 from fedssl.rng import Rng
 
 Y = np.array([0] * 20 + [1] * 7 + [2] * 3 + [-1] * 10)
@@ -28,6 +28,24 @@ def test_client_rate_rounds_and_gives_each_class_held_one():
 
 def test_client_count_gives_what_is_there():
     assert counts(ClientCount(count=6)) == [[6, 0, 0], [5, 6, 1], [0, 0, 2], [0, 0, 0]]
+
+
+def test_some_clients_label_as_by_rate_and_the_others_nothing():
+    everyone = counts(ClientRate(rate=0.3))
+    found = counts(SomeClients(rate=0.3, fraction=0.5))
+    without = [client for client, labelled in enumerate(found) if labelled != everyone[client]]
+    assert all(found[client] == [0, 0, 0] for client in without)
+    assert 1 <= len(without) <= 2
+    assert counts(SomeClients(rate=0.3, fraction=1.0)) == everyone
+    assert counts(SomeClients(rate=0.3, fraction=0.0)) == counts(NoLabels()) == [[0, 0, 0]] * 4
+
+
+def test_which_clients_have_labels_is_drawn_by_the_seed():
+    y, parts = np.zeros(100, np.int64), list(np.arange(100).reshape(10, 10))
+    chosen = [SomeClients(rate=1.0, fraction=0.3).choose(y, parts, 1, Rng(seed)) for seed in (0, 0, 1)]
+    known = [[client for client, part in enumerate(one) if len(part)] for one in chosen]
+    assert [len(one) for one in known] == [3, 3, 3]
+    assert known[0] == known[1] != known[2]
 
 
 def test_total_count_is_over_all_clients():

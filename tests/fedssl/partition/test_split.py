@@ -97,11 +97,18 @@ def test_validation_may_be_empty(dataset):
 
 
 def test_hash_covers_every_field(dataset):
-    split = made(dataset)
+    server = np.arange(3)
+    split = dataclasses.replace(made(dataset), server_index=server, server_label=server)
     for item in dataclasses.fields(Split):
         value = getattr(split, item.name)
         changed = value + 1 if not isinstance(value, tuple) else (*value[1:], "z")
         assert dataclasses.replace(split, **{item.name: changed}).sha256 != split.sha256
+
+
+def test_splits_without_a_server_keep_the_hash_they_had(dataset):
+    split = made(dataset)
+    assert split.sha256 == "892c4548ffc31b11d694487c46ed3de26ac94e66d3aa76e57a7133fd7a34cf78"
+    assert len(split.server().labelled) == len(split.server().unlabelled) == 0
 
 
 def test_save_and_load_give_the_same_and_damage_is_seen(dataset, tmp_path):

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 
 from simulations.run import Result, simulate
-
-SMALL = ["data=digits", "model=resnet", "model.width=4", "rounds=3", "clients=4", "labels.count=5"]
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +28,6 @@ def run_small(tmp_path: Path) -> Any:
 
     def run(*overrides: str, engine: str = "inline", workers: int = 1) -> Result:
         out = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        given = {text.split("=")[0] for text in overrides}
-        small = [text for text in SMALL if text.split("=")[0] not in given]
-        return simulate([*small, *overrides, f"engine={engine}", f"engine.workers={workers}", f"out={out}"])
+        return simulate([*toys.small(*overrides), f"engine={engine}", f"engine.workers={workers}", f"out={out}"])
 
     return run

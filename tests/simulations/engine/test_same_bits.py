@@ -10,17 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 
 from simulations.run import Result, execute, load_run
 
-CASES = [("fedavg", "none"), ("fixmatch", "none"), ("fixmatch", "local_head"), ("fedossl", "none")]
+CASES = [
+    ("fedavg", "none"),
+    ("fixmatch", "none"),
+    ("fixmatch", "local_head"),
+    ("fedossl", "none"),
+    ("semipfl", "mixture"),
+]
 OPTIONS = {
     "fedossl": [
-        *("labels=total_count", "method.batch_size=16", "method.epochs=1"),
+        *("labels=total_count", "labels.count=5", "method.batch_size=16", "method.epochs=1"),
         *("method.warmup=off", "method.cache_views=2"),
     ],
+    # Answers that wait, warm base models and a newcomer: all that a server state can hold.
+    "semipfl": [
+        *("data=imu_synthetic", "data.users=4", "data.server_subjects=4", "data.windows=10"),
+        *("model=autoencoder", "model.sizes=[16,8]", "labels=client_rate", "labels.rate=0.3"),
+        *("method.hidden=8", "method.domains=2", "method.tau=0.12", "method.base_init=warm"),
+        *("method.hardware=late", "method.stale=apply", "method.newcomers=1", "method.new_user=fit_embedding"),
+    ],
 }
-SMALL = ["data=digits", "model=resnet", "model.width=4", "clients=4", "labels.count=5"]
 
 
 def chosen(method: str, personalization: str) -> list[str]:
@@ -33,7 +46,7 @@ def hashes(result: Result) -> tuple[str, str]:
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-c", "from simulations.cli import entry; entry()", "run", *SMALL, *overrides]
+    return [sys.executable, "-c", "from simulations.cli import entry; entry()", "run", *toys.small(*overrides)]
 
 
 @pytest.mark.slow
@@ -77,6 +90,7 @@ def test_another_seed_gives_other_bits(run_small: Any) -> None:
         ("fixmatch", "none", "ray"),
         ("fixmatch", "local_head", "inline"),
         ("fedossl", "none", "inline"),
+        ("semipfl", "mixture", "inline"),
     ],
 )
 def test_kill_in_mid_round_and_resume_gives_the_bits_of_an_uninterrupted_run(
@@ -114,4 +128,4 @@ def lines(result: Result) -> list[dict[str, Any]]:
 
 
 def scores(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("seconds", "elapsed")}
+    return {name: value for name, value in record.items() if name not in ("seconds", "server_seconds", "elapsed")}
