@@ -205,15 +205,13 @@ def by_device(scores: Scores, rows: pd.DataFrame) -> str:
 
 
 def verdict(text: str, found: Sequence[tuple[float, float, float]]) -> str:
-    """Say whether all differences are at least 0; a negative one whose interval reaches 0 decides nothing."""
+    """Say yes if the intervals of all differences are at or above 0, no if one is below; else it is not decided."""
     known = [one for one in found if not math.isnan(one[0])]
     if not known:
         return f"- {text}: no runs yet."
-    worst = min(known)
-    if worst[0] >= 0:
-        return f"- {text}: **yes**; least difference {points(worst)} points."
-    outcome = "no" if worst[2] < 0 else "not decided"
-    return f"- {text}: **{outcome}**; least difference {points(worst)} points."
+    below = [one for one in known if one[2] < 0]
+    outcome = "no" if below else "yes" if all(one[1] >= 0 for one in known) else "not decided"
+    return f"- {text}: **{outcome}**; least difference {points(min(below or known))} points."
 
 
 def questions(scores: Scores) -> str:

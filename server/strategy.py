@@ -58,6 +58,7 @@ class MethodStrategy(Strategy):
         self._exchange = "train"
         self._phase: Phase = "train"
         self._asked_to_score: set[int] = set()
+        self._unswept: set[int] = set()
         self._personal = PersonalScores()
         self._templates: dict[int, State] = {}
         self._encoded: dict[int, tuple[State, ArrayRecord]] = {}
@@ -95,12 +96,14 @@ class MethodStrategy(Strategy):
         """Take all clients through all exchanges as often as the method asks; at the end the server is put back."""
         sweeps = self.parts.method.sweeps()
         kept = self.server, self.aggregator
+        self._unswept.clear()
         if sweeps:
             # Copies, so that a hook or strategy that works in place cannot reach what is kept.
             self.server, self.aggregator = copy.deepcopy(kept)
         self._phase = "evaluate"
         try:
             for _ in range(sweeps):
+                self._unswept.clear()
                 self.server = replace(self.server, metrics={})
                 self._exchanges(grid, round_)
                 self.current.train.update({f"sweep_{name}": value for name, value in self.server.metrics.items()})
@@ -108,6 +111,7 @@ class MethodStrategy(Strategy):
         finally:
             self.server, self.aggregator = kept
             self._phase = "train"
+            self._unswept.clear()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -142,10 +146,15 @@ class MethodStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Give one message for every client, for the score of its personalised model."""
+        """Give one message for every client, for the score of its personalised model.
+
+        One that failed in the last sweep is left out: it may still have the model of an earlier one.
+        """
         del arrays, config, grid
         step = self._step(server_round, "evaluate")
-        return [self._message(client_id, step, "evaluate") for client_id in self.nodes]
+        asked = [client_id for client_id in self.nodes if client_id not in self._unswept]
+        self._asked_to_score = set(asked)
+        return [self._message(client_id, step, "evaluate") for client_id in asked]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Add the clients' `personal_` scores to the round's, as plain means over clients."""
@@ -183,7 +192,6 @@ class MethodStrategy(Strategy):
         if self.personal and (last or (every and round_ % every == 0)):
             with self._swept(grid, round_):
                 messages = self.configure_evaluate(round_, ArrayRecord(), ConfigRecord(), grid)
-                self._asked_to_score = set(self.nodes)
                 replies = grid.send_and_receive(messages, timeout=self.experiment.deadline)
         self.aggregate_evaluate(round_, replies)
 
@@ -253,6 +261,7 @@ class MethodStrategy(Strategy):
                 self.current.failed.setdefault(client_id, "no answer within the deadline")
                 # It may have lost what it kept: next time it is sent everything.
                 self.holders.discard(client_id)
+                self._unswept.add(client_id)
         if self._phase == "train":
             self._check_enough(updates)
         return [updates[client_id] for client_id in sorted(updates)]

@@ -73,7 +73,8 @@ class Display:
         if self.bar is not None:
             self.bar.update(self.task, completed=number, scores=scores, left=left, clients=self._clients())
             return
-        answers = f"clients {len(record['cohort']) - len(record['failed'])}/{len(record['cohort'])}"
+        failed = {int(client) for client in record["failed"]} & set(record["cohort"])
+        answers = f"clients {len(record['cohort']) - len(failed)}/{len(record['cohort'])}"
         line = f"round {number}/{self.rounds}  {answers}  {scores}  {record['seconds']:.1f} s, {left}"
         self.console.print(line, highlight=False)
 

@@ -114,6 +114,7 @@ def _signals(field: str, path: str, arrays: dict[str, NDArray[Any]]) -> Signals:
     scale = np.asarray(arrays.get("scale", np.ones(signal.shape[1])))
     if scale.shape != signal.shape[1:] or scale.dtype.kind not in "iuf" or not (np.isfinite(scale) & (scale > 0)).all():
         raise _refuse(field, path, "scale", f"of {signal.shape[1]} numbers above 0, one a channel")
+    scale = _scaled_to_float32(field, path, signal, scale)
     bounds = np.asarray(arrays.get("recording", np.array([[0, len(signal)]])))
     if bounds.ndim != 2 or bounds.shape[1] != 2 or not len(bounds) or bounds.dtype.kind not in "iu":
         raise _refuse(field, path, "recording", f"of whole numbers (n, 2), not {bounds.dtype} {bounds.shape}")
@@ -126,7 +127,22 @@ def _signals(field: str, path: str, arrays: dict[str, NDArray[Any]]) -> Signals:
     rate = np.asarray(arrays.get("rate_hz", 0.0))
     if rate.size != 1 or rate.dtype.kind not in "iuf" or not np.isfinite(rate).all() or rate < 0:
         raise _refuse(field, path, "rate_hz", "one number, the rows a second")
-    return Signals(signal, scale.astype(np.float32), bounds, float(rate.reshape(())))
+    return Signals(signal, scale, bounds, float(rate.reshape(())))
+
+
+def _scaled_to_float32(field: str, path: str, signal: NDArray[Any], scale: NDArray[Any]) -> Floats:
+    """Give the scale in float32. Raises ConfigError if it, or the signal times it, does not fit."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = scale.astype(np.float32)
+        ends = np.stack([signal.min(axis=0), signal.max(axis=0)]).astype(np.float32) * single
+    if not (np.isfinite(single) & (single > 0)).all():
+        raise _refuse(field, path, "scale", "of numbers that float32 holds")
+    if not np.isfinite(ends).all():
+        channel = int((~np.isfinite(ends)).any(axis=0).argmax())
+        raise _refuse(
+            field, path, "signal", f"of numbers that float32 holds when scaled (channel {channel} has others)"
+        )
+    return single
 
 
 def _activities(path: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, ...]:

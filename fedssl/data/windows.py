@@ -17,7 +17,7 @@ from fedssl.data.modality import BOUND
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,17 @@ def windows(rows: NDArray[Any], window: int, stride: int) -> NDArray[Any]:
 
 
 def moments(x: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and standard deviation of each channel of windows; 1 for a channel that never moves."""
+    """Give mean and standard deviation of each channel of windows; 1 for a channel that never moves.
+
+    That is one that moves less than float32 can tell at the channel's own magnitude, whatever its unit.
+    """
     rows = x.reshape(-1, x.shape[2])
     means, stds = [], []
     for channel in rows.T:
         value = channel.astype(np.float64)
         means.append(float(value.mean()))
         std = float(value.std())
-        stds.append(std if std > 1e-6 else 1.0)
+        stds.append(std if std > np.finfo(np.float32).eps * np.abs(value).max() else 1.0)
     return tuple(means), tuple(stds)
 
 

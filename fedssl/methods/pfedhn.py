@@ -164,7 +164,7 @@ class PFedHN(Method):
     def aggregate(self, server: ServerState, updates: Sequence[Update], step: Step, average: Average) -> ServerState:
         """Take one step of the hyper-network by what the clients changed (algorithm 1).
 
-        The clients' plain mean of trained tensors stays in `model`, where its statistics are shared.
+        The clients' average (`aggregation`) of trained tensors stays in `model`, where its statistics are shared.
         """
         updates = [update for update in updates if update.num_examples]
         if not updates:

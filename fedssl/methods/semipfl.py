@@ -22,6 +22,7 @@ import torch
 from fedssl.config import ConfigError, option
 from fedssl.data.views import ClientData
 from fedssl.devices import Devices
+from fedssl.losses.reconstruction import usable
 from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
 from fedssl.models.hyper_state import TABLE, first_state, fitted, network_of, over, stepped, under
 from fedssl.models.reconstruct import (
@@ -33,7 +34,7 @@ from fedssl.models.reconstruct import (
     train_autoencoder,
 )
 from fedssl.personalization.base import Personal, PersonalizationHook
-from fedssl.personalization.base_models import SIZES, TOTALS, WIDENED, BaseModels
+from fedssl.personalization.base_models import SIZES, BaseModels, filter_facts, kept_shares
 from fedssl.personalization.mixture import MixtureOfHeads
 from fedssl.rng import Rng
 
@@ -142,14 +143,21 @@ class SemiPFL(Devices, Method):
         return num_clients - self.newcomers
 
     def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
-        """Check for windows of the server's own, enough subjects for the domains, and an autoencoder."""
+        """Check for an autoencoder, windows of the server's own to learn from, and options that go together."""
         if not hasattr(model, "decoder"):
             raise ConfigError("model", type(model).__name__, "autoencoder with method=semipfl")
         if data is None or len(data.labelled) < 2:
             allowed = "one whose server has labelled windows of its own (data.server_subjects above 0)"
             raise ConfigError("data", "no windows at the server" if data is None else data.dataset.name, allowed)
-        self.domains_of(data)
+        domain, y = self.domains_of(data), data.labels(data.labelled)
+        if not any(usable(y[domain == m]) for m in torch.unique(domain)):
+            raise ConfigError("data", data.dataset.name, "one with 2 windows of 2 classes in a domain of the server")
         self.trainers(num_clients)
+        if self.base_when == "scored":
+            if self.eval_mode == "last_visit":
+                raise ConfigError("method.eval_mode", self.eval_mode, "sweep with method.base_when=scored")
+            if self.base_init == "warm":
+                raise ConfigError("method.base_init", self.base_init, "fresh with method.base_when=scored")
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give a fresh hyper-network; `ServerState.model` is the autoencoder that it is centred on."""
@@ -328,10 +336,7 @@ class SemiPFL(Devices, Method):
                 heads[str(m)] = copy.deepcopy(model.get_submodule("head"))
                 heads[str(m)].load_state_dict(under(f"{m}.", sent))
         made = hook.combine(model, heads, {name: sizes[int(name)] for name in heads}, data, step.rng)
-        facts = {f"weight_{m}": 0.0 for m in range(len(sizes))} | made.facts
-        facts |= {
-            f"kept_{m}": size / total for m, (size, total) in enumerate(zip(sizes, sent[TOTALS].tolist(), strict=True))
-        }
+        facts = {f"weight_{m}": 0.0 for m in range(len(sizes))} | made.facts | filter_facts(sent)
         x, _ = data.test()
         if len(x):
             facts["error"] = float(encode(model, x)[1].mean())
@@ -384,16 +389,7 @@ def take(sent: State, memory: Memory, rest: Memory) -> Memory:
     return {**kept, **over(OWN, under(TRAINED, memory)), **over(HEADS, sent)}
 
 
-def kept_shares(made: Sequence[State]) -> dict[str, float]:
-    """Give the users' mean share of each domain that the filter kept, and how many of them needed a wider one."""
-    if not made:
-        return {}
-    shares = torch.stack([state[SIZES].double() / state[TOTALS] for state in made]).mean(dim=0)
-    widened = sum(bool(state[WIDENED]) for state in made)
-    return {**{f"kept_{m}": share for m, share in enumerate(shares.tolist())}, "fallbacks": float(widened)}
-
-
-def subject_of(data: ClientData) -> int:
-    """Give the natural group of the client's samples, -1 without."""
-    index = np.concatenate([data.labelled, data.unlabelled])
-    return int(data.dataset.train.group[index[0]]) if len(index) else -1
+def subject_of(data: ClientData) -> int | str:
+    """Give the natural group that all of the client's training samples share, "" without."""
+    groups = np.unique(data.dataset.train.group[np.concatenate([data.labelled, data.unlabelled])])
+    return int(groups[0]) if len(groups) == 1 and groups[0] >= 0 else ""

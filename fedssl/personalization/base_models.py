@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 
 from fedssl.data.views import ClientData
-from fedssl.losses.reconstruction import similar_sets
+from fedssl.losses.reconstruction import similar, similar_sets
 from fedssl.models.build import initialise
 from fedssl.models.reconstruct import encode, load_autoencoder
 from fedssl.rng import Rng
 
 State: TypeAlias = "dict[str, torch.Tensor]"
-SIZES, TOTALS, WIDENED = "sizes", "totals", "widened"
-"""Beside a user's base models `M.tensor`: samples kept of each domain, 0 where no model is; all; times widened (1,)."""
+SIZES, PASSED, TOTALS, WIDENED = "sizes", "passed", "totals", "widened"
+"""Beside a user's base models `M.tensor`: samples that each learned from, 0 where no model is; those of each domain
+that pass the filter as it is set; all; times widened (1,)."""
 _TOGETHER = 8
 
 
@@ -62,11 +63,13 @@ class BaseModels:
             for user in some:
                 load_autoencoder(model, trained[user])
                 codes, error = encode(model, x)
-                kept, widened = self._similar(error, y, domain, rng.at(client=user))
+                order = self._order(len(y), rng.at(client=user))
+                kept, widened = similar_sets(error, y, domain, self.tau, self.filter, order, self.batch_size)
                 sets += [_Set(user, m, codes[index], y[index]) for m, index in kept.items()]
                 sizes = [len(kept.get(m, ())) for m in range(len(totals))]
                 found[user] = {
                     SIZES: torch.tensor(sizes, device=y.device),
+                    PASSED: self._passed(error, domain, order, len(totals)),
                     TOTALS: totals.clone(),
                     WIDENED: torch.tensor([widened], device=y.device),
                 }
@@ -75,11 +78,17 @@ class BaseModels:
                 found[one.user] |= {f"{one.domain}.{name}": tensor for name, tensor in state.items()}
         return found
 
-    def _similar(
-        self, error: torch.Tensor, y: torch.Tensor, domain: torch.Tensor, rng: Rng
-    ) -> tuple[dict[int, torch.Tensor], int]:
-        order = torch.from_numpy(rng.numpy("filter order").permutation(len(y))) if self.filter == "batch" else None
-        return similar_sets(error, y, domain, self.tau, self.filter, order, self.batch_size)
+    def _order(self, count: int, rng: Rng) -> torch.Tensor | None:
+        return torch.from_numpy(rng.numpy("filter order").permutation(count)) if self.filter == "batch" else None
+
+    def _passed(
+        self, error: torch.Tensor, domain: torch.Tensor, order: torch.Tensor | None, count: int
+    ) -> torch.Tensor:
+        """Count the samples of each domain that pass, before a set is left out or the filter is widened."""
+        if order is not None:
+            error, domain = error[order.to(error.device)], domain[order.to(domain.device)]
+        passes = [similar(error[domain == m], self.tau, self.filter, self.batch_size) for m in range(count)]
+        return torch.stack([one.sum() for one in passes])
 
     def _start(self, model: torch.nn.Module, one: _Set, last: Mapping[int, State], rng: Rng) -> State:
         """Give first weights: this user's last of the domain, or those that all users and rounds share."""
@@ -102,3 +111,18 @@ class BaseModels:
         return train_classifiers(
             codes, labels, starts, order, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr
         )
+
+
+def filter_facts(state: State) -> dict[str, float]:
+    """Give `kept_M`, the share of each domain that passes a user's filter, and `fallback`, how often it was widened."""
+    shares = state[PASSED].double() / state[TOTALS]
+    return {**{f"kept_{m}": share for m, share in enumerate(shares.tolist())}, "fallback": float(state[WIDENED])}
+
+
+def kept_shares(made: Sequence[State]) -> dict[str, float]:
+    """Give the users' mean share of each domain that passes, and how many of them needed a wider filter."""
+    if not made:
+        return {}
+    shares = torch.stack([state[PASSED].double() / state[TOTALS] for state in made]).mean(dim=0)
+    widened = sum(bool(state[WIDENED]) for state in made)
+    return {**{f"kept_{m}": share for m, share in enumerate(shares.tolist())}, "fallbacks": float(widened)}

@@ -44,7 +44,7 @@ class MixtureOfHeads(PersonalizationHook):
     batch_size: int = option(128, "samples a step of the heads", low=1)
     no_label_weights: str = option(
         "uniform",
-        "weights before training, and for a client without labels: equal, or by the samples a head was trained on",
+        "weights of a client without labels: equal, or by the samples a head was trained on; others begin equal",
         choices=("uniform", "size"),
     )
 
@@ -55,47 +55,52 @@ class MixtureOfHeads(PersonalizationHook):
         heads, sizes = {"received": head}, {"received": 1}
         if len(data.labelled):
             heads["tuned"], sizes["tuned"] = self._tuned(model, head, data, rng), 1
-        return self.combine(model, heads, sizes, data, rng)
+        return self.combine(model, heads, sizes, data, rng, is_first_use=False)
 
     def combine(
-        self, model: torch.nn.Module, heads: Heads, sizes: Mapping[str, int], data: ClientData, rng: Rng
+        self,
+        model: torch.nn.Module,
+        heads: Heads,
+        sizes: Mapping[str, int],
+        data: ClientData,
+        rng: Rng,
+        *,
+        is_first_use: bool = True,
     ) -> Personal:
         """Give the mixture of copies of `heads`, by name, on the features of `model`, which stays as it is.
 
-        `sizes` are the samples that each head was trained on. Facts: `labels`, `weight_NAME`, `entropy` of the weights
-        in nats, and `uniform_macro_f1` on the client's test samples before its labels were used.
+        `sizes` are the samples that each head was trained on. Facts: `labels`, `label_classes` among them,
+        `weight_NAME`, `entropy` of the weights in nats, and, if this `is_first_use` of the client's labels,
+        `uniform_macro_f1` on its test samples before that.
         """
-        mixture = self._mixture(model, heads.values(), [sizes[name] for name in heads])
-        facts = {"labels": float(len(data.labelled))}
+        mixture = self._mixture(model, heads.values())
+        index, labels = data.labelled, data.labels(data.labelled)
+        facts = {"labels": float(len(index)), "label_classes": float(len(torch.unique(labels)))}
         x, y = data.test()
-        if len(y):
+        if len(y) and is_first_use:
             log_p = mixture.mix(features(model, x)).detach()
             known = (y >= 0).cpu().numpy()
             facts["uniform_macro_f1"] = macro_f1(log_p.cpu().numpy()[known], y.cpu().numpy()[known])
-        if len(data.labelled):
-            index = data.labelled
+        if len(index):
             with torch.enable_grad():
-                self._fit(
-                    mixture, features(model, data.plain(index)), data.labels(index), rng.at(client=data.client_id)
-                )
+                self._fit(mixture, features(model, data.plain(index)), labels, rng.at(client=data.client_id))
+        elif self.no_label_weights == "size":
+            mixture.v.data.copy_(torch.tensor([sizes[name] for name in heads], dtype=torch.float32).log())
         weights = mixture.weights.double()
         facts |= {f"weight_{name}": float(w) for name, w in zip(heads, weights, strict=True)}
         facts["entropy"] = float(torch.special.entr(weights).sum())
         return Personal(mixture, facts)
 
-    def _mixture(self, model: torch.nn.Module, heads: Iterable[torch.nn.Module], sizes: list[int]) -> Mixture:
+    def _mixture(self, model: torch.nn.Module, heads: Iterable[torch.nn.Module]) -> Mixture:
         from fedssl.models.networks.mixture import Mixture
 
         own = [copy.deepcopy(head).requires_grad_(False).eval() for head in heads]
-        v = torch.zeros(len(own))
-        if self.no_label_weights == "size":
-            v = torch.tensor(sizes, dtype=torch.float32).log()
-        mixture = Mixture(model, own, v.to(next(model.parameters()).device))
+        mixture = Mixture(model, own, torch.zeros(len(own), device=next(model.parameters()).device))
         settle(mixture)
         return mixture
 
     def _tuned(self, model: torch.nn.Module, head: torch.nn.Module, data: ClientData, rng: Rng) -> torch.nn.Module:
-        alone = self._mixture(model, [head], [1])
+        alone = self._mixture(model, [head])
         with torch.enable_grad():
             x, y = features(model, data.plain(data.labelled)), data.labels(data.labelled)
             self._train_heads(alone, x, y, rng.at(client=data.client_id))

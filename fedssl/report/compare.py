@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from fedssl.report import tables
 from fedssl.report.canvas import PALETTE, label, legend, new_figure, plain, whole_rounds
 from fedssl.report.intervals import Interval, paired_difference, t_interval
 from fedssl.report.page import render, show, write
-from fedssl.report.run import PERSONAL, Run, curve, read, rounds_table
+from fedssl.report.run import PERSONAL, Run, clients_table, curve, read, rounds_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,15 @@ class Group:
     name: str
     config: dict[str, str]
     runs: dict[int, Run]
+
+    @cached_property
+    def stand_ins(self) -> dict[int, pd.DataFrame]:
+        """Give, by seed, each round's mean over clients of the global model's scores, of runs that score only that."""
+        return {
+            seed: clients_table(run).groupby("round").mean(numeric_only=True)
+            for seed, run in self.runs.items()
+            if not any(name.startswith(PERSONAL) for name in tables.outcome(run).final)
+        }
 
 
 def compare(directories: Sequence[Path], out: Path) -> Path:
@@ -54,7 +64,7 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
         "compare.html.j2",
         heading=f"{number} runs, {len(groups)} settings" if len(groups) > 1 else f"{number} runs of one setting",
         sentence=_sentence(groups, metric),
-        warnings=warnings + _unfinished(groups),
+        warnings=warnings + _unfinished(groups) + _stood_in(groups, metric),
         groups=groups,
         results={f"{which.capitalize()} values": result_rows(groups, which) for which in ("final", "best")},
         figures=[
@@ -115,9 +125,29 @@ def differences(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 
 def values_by_seed(group: Group, metric: str, which: str) -> dict[int, float]:
-    """Give a group's `final` or `best` value of a metric by seed; runs without it are left out."""
-    outcomes = {seed: getattr(tables.outcome(run), which) for seed, run in group.runs.items()}
-    return {seed: values[metric] for seed, values in outcomes.items() if metric in values}
+    """Give a group's `final` or `best` value of a metric by seed; runs without it are left out.
+
+    Of a run without models of the clients' own, a `personal_` value is the global model's mean over clients.
+    """
+    found = {}
+    for seed, run in group.runs.items():
+        values = getattr(tables.outcome(run), which)
+        if metric in values:
+            found[seed] = values[metric]
+        elif len(means := _stand_in(group, seed, metric)) and values.get("round") in means.index:
+            found[seed] = float(means.loc[values["round"]])
+    return found
+
+
+def _stand_in(group: Group, seed: int, metric: str) -> pd.Series[float]:
+    """Give by round the mean over clients that stands for a `personal_` metric; empty where none does."""
+    import pandas as pd
+
+    name = metric.removeprefix(PERSONAL)
+    if name == metric or seed not in group.stand_ins or name not in group.stand_ins[seed]:
+        return pd.Series(dtype=float)
+    values: pd.Series[float] = group.stand_ins[seed][name].dropna()
+    return values
 
 
 def result_rows(groups: Sequence[Group], which: str) -> list[tuple[str, list[str]]]:
@@ -167,6 +197,15 @@ def _unfinished(groups: Sequence[Group]) -> list[str]:
         for group in groups
         for seed, run in group.runs.items()
         if run.status != "done"
+    ]
+
+
+def _stood_in(groups: Sequence[Group], metric: str) -> list[str]:
+    return [
+        f"{group.name} has no models of the clients' own: its personalised scores are the global model's, "
+        "as means over clients."
+        for group in groups
+        if any(len(_stand_in(group, seed, metric)) for seed in group.runs)
     ]
 
 
@@ -224,7 +263,8 @@ def _panels(groups: Sequence[Group], names: dict[str, str], title: str) -> Figur
     figure, axes = new_figure(title, note, 1.6 + 2.7 * len(panels), len(panels), sharex=True)
     for ax, name in zip(axes, panels, strict=True):
         for place, group in enumerate(groups):
-            _draw_band(ax, curves[group.name, name], group.name, place, 100 if tables.is_share(name) else 1)
+            if len(curves[group.name, name]):
+                _draw_band(ax, curves[group.name, name], group.name, place, 100 if tables.is_share(name) else 1)
         label(ax, y=names[name])
     label(axes[-1], "round", axes[-1].get_ylabel())
     whole_rounds(axes[-1])
@@ -235,12 +275,16 @@ def _panels(groups: Sequence[Group], names: dict[str, str], title: str) -> Figur
 def _curve_table(group: Group, metric: str) -> pd.DataFrame:
     import pandas as pd
 
-    curves = {seed: curve(rounds_table(run.records), "test", metric) for seed, run in group.runs.items()}
+    curves = {}
+    for seed, run in group.runs.items():
+        own = curve(rounds_table(run.records), "test", metric)
+        curves[seed] = own if len(own) else _stand_in(group, seed, metric)
     table = pd.DataFrame(curves).dropna()
     return pd.DataFrame(
         [t_interval(row) for row in table.to_numpy().tolist()],
         index=table.index,
         columns=["mean", "half", "n"],
+        dtype=float,
     )
 
 

@@ -63,7 +63,7 @@ def embeddings_figure(values: Record, clients: pd.DataFrame, metric: str) -> Fig
     ax = axes[0]
     image = ax.scatter(x, y, c=shades, cmap="viridis", s=60, edgecolors=GREY, linewidths=0.5, plotnonfinite=True)
     for row, across, up in zip(rows, x, y, strict=True):
-        name = str(row.get("subject") or row["client"])
+        name = str(row.get("subject", "")) or str(row["client"])
         ax.annotate(plain(name, 8), (across, up), xytext=(5, 4), textcoords="offset points", fontsize=8, color=GREY)
     ax.grid(visible=False)
     label(ax, "first principal direction", "second principal direction")

@@ -57,6 +57,15 @@ def test_every_run_is_there_once_and_composes(
         assert (made.personalization["name"] == "mixture") == (cell.method == "semipfl")
 
 
+def test_scores_on_the_way_do_not_count_as_traffic(runs: ModuleType) -> None:
+    records = [
+        {"bytes_up": size, "clients": clients}
+        for size, clients in ((10, {}), (70, {"0": {}}), (10, {}), (50, {"0": {}}))
+    ]
+    assert runs.sent(records, "bytes_up") == 10 + 10 + 10 + 50
+    assert runs.sent(records[-1:], "bytes_up") == 50
+
+
 @pytest.mark.parametrize(("users", "rounds", "cohort"), [(37, 31, 6), (20, 17, 6), (10, 9, 6), (5, 5, 5)])
 def test_everybody_gets_five_visits_a_user(runs: ModuleType, users: int, rounds: int, cohort: int) -> None:
     made, overrides = runs.schedule(users)
@@ -68,11 +77,11 @@ def test_everybody_gets_five_visits_a_user(runs: ModuleType, users: int, rounds:
 def test_scores_are_over_users_and_of_each(runs: ModuleType, tmp_path: Path) -> None:
     clients = {str(k): {"personal_macro_f1": value, "accuracy": 0.5} for k, value in enumerate([0.2, 0.4, 0.6])}
     records = [
-        {"round": 1, "train": {"simulated_seconds": 30.0}, "clients": {}},
-        {"round": 2, "train": {"simulated_seconds": 12.0}, "clients": clients},
+        {"round": 1, "train": {"simulated_seconds": 30.0}, "clients": {}, "bytes_up": 1, "bytes_down": 2},
+        {"round": 2, "train": {"simulated_seconds": 12.0}, "clients": clients, "bytes_up": 3, "bytes_down": 4},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)))
-    summary = {"final": {"round": 2, "loss": 0.7}, "best": {}, "bytes_up": 1, "bytes_down": 2, "wall_seconds": 3.0}
+    summary = {"final": {"round": 2, "loss": 0.7}, "best": {}, "wall_seconds": 3.0}
     cell = runs.Cell("semipfl", "weights", MAIN, 0, ())
     rows = runs.scores(cell, {**summary, "directory": str(tmp_path)})
     found = {(at, name): value for at, name, value in rows}
@@ -84,6 +93,7 @@ def test_scores_are_over_users_and_of_each(runs: ModuleType, tmp_path: Path) -> 
     assert found["last", "personal_macro_f1_min"] == pytest.approx(0.2)
     assert found["last", "personal_macro_f1_user2"] == pytest.approx(0.6)
     assert (found["last", "personal_accuracy"], found["last", "users"], found["last", "loss"]) == (0.5, 3.0, 0.7)
+    assert (found["last", "bytes_up"], found["last", "bytes_down"]) == (4.0, 6.0)
     assert found["2", "simulated_seconds"] == 42.0
     assert ("1", "personal_macro_f1") not in found
 
@@ -129,7 +139,9 @@ def test_the_bootstrap_interval_is_near_the_normal_one(table: ModuleType) -> Non
 @pytest.mark.parametrize(
     ("found", "outcome"),
     [
-        ([(0.1, 0.0, 0.2), (0.02, -0.1, 0.1)], "**yes**; least difference +2.0"),
+        ([(0.1, 0.0, 0.2), (0.02, 0.01, 0.1)], "**yes**; least difference +2.0"),
+        ([(0.1, 0.0, 0.2), (0.02, -0.1, 0.1)], "**not decided**; least difference +2.0"),
+        ([(-0.05, -0.2, 0.1), (-0.04, -0.06, -0.02)], "**no**; least difference -4.0"),
         ([(0.1, 0.0, 0.2), (-0.05, -0.1, -0.01)], "**no**; least difference -5.0"),
         ([(-0.05, -0.1, 0.01)], "**not decided**"),
         ([(float("nan"),) * 3], "no runs yet"),

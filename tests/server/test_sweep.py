@@ -163,6 +163,22 @@ def test_a_client_may_answer_that_it_has_no_score():
     assert found.clients[0]["personal_mark"] == found.test["personal_mark"] == 7
 
 
+def test_a_client_that_a_sweep_failed_to_reach_is_not_scored_with_what_an_earlier_one_left(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    trained = Sweeper.train_client
+
+    def fails_later(self: Sweeper, model: Any, payload: Payload, memory: Memory, data: ClientData, step: Step) -> Any:
+        if step.phase == "evaluate" and step.round_ == 2 and step.exchange == "mixture" and data.client_id == 1:
+            raise RuntimeError("lost on the way")
+        return trained(self, model, payload, memory, data, step)
+
+    monkeypatch.setattr(Sweeper, "train_client", fails_later)
+    _, rounds, _, _ = observed(chosen(evaluation={"personal_every": 1}, rounds=3))
+    assert [scored(round_) for round_ in rounds] == [[0, 1, 2], [0, 2], [0, 1, 2]]
+    assert [list(round_.failed) for round_ in rounds] == [[], [1], []]
+
+
 @pytest.mark.parametrize(("culprit", "failed", "left"), [(1, [1], [0, 2]), (-1, [0, 1, 2, 3], [])])
 def test_clients_that_fail_in_a_sweep_are_named_and_the_run_goes_on(culprit: int, failed: list[int], left: list[int]):
     method = {"name": "sweeper", "sweep_culprit": culprit}

@@ -36,6 +36,15 @@ def test_a_terminal_shows_a_bar() -> None:
     assert "\x1b[?25h" in text
 
 
+def test_a_client_that_only_its_score_is_missing_of_counts_as_trained() -> None:
+    file = StringIO()
+    display = Display(Console(force_terminal=False, file=file, width=140, color_system=None))
+    display.begin(Experiment(rounds=1, clients=5, participation=0.2), 1)
+    record = {"round": 1, "seconds": 1.0, "cohort": [4], "failed": {"0": "ValueError: lost", 2: "ValueError: late"}}
+    display.round({**record, "train": {}, "test": {}})
+    assert "clients 1/1" in file.getvalue()
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_span(seconds: float, words: str) -> None:
     assert span(seconds) == words

@@ -65,6 +65,13 @@ def test_the_fingerprint_follows_content_and_options(path):
         ({"signal": np.zeros(5)}, r"`signal` is of shape \(rows, channels\), not \(5,\)"),
         ({"signal": np.full((100, 2), np.nan)}, "`signal` is of finite numbers"),
         ({"signal": np.full((100, 2), "a")}, "`signal` is of finite numbers"),
+        ({"signal": np.full((100, 2), 1e39)}, r"`signal` is of numbers that float32 holds when scaled \(channel 0"),
+        (
+            {"signal": np.full((100, 2), -1e38), "scale": np.array([1.0, 4.0])},
+            r"`signal` is of numbers that float32 holds when scaled \(channel 1",
+        ),
+        ({"scale": np.array([1.0, 1e39])}, "`scale` is of numbers that float32 holds"),
+        ({"scale": np.array([1.0, 1e-60])}, "`scale` is of numbers that float32 holds"),
         ({"scale": np.ones(3)}, "`scale` is of 2 numbers above 0"),
         ({"scale": np.array([1.0, 0.0])}, "`scale` is of 2 numbers above 0"),
         ({"recording": np.array([0, 40])}, r"`recording` is of whole numbers \(n, 2\)"),

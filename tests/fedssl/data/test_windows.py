@@ -109,6 +109,13 @@ def test_moments_of_a_channel_that_never_moves():
     assert moments(x) == ((4.0, 4.0), (pytest.approx(5**0.5), 1.0))
 
 
+def test_what_never_moves_depends_on_the_channels_own_magnitude():
+    # Standard deviation of -1, 1, -1, 1 is 1; of a pressure in Pa, 0.05; of what is one float32 number, 0.
+    x = np.array([[-1e-7, 101325 - 0.05, 9.81e3], [1e-7, 101325 + 0.05, 9.81e3]] * 2, np.float32)[None]
+    _, std = moments(x)
+    assert std == (pytest.approx(1e-7), pytest.approx(0.05, rel=0.1), 1.0)
+
+
 def test_scale_gives_physical_units():
     given = replace(recordings(), scale=np.array([0.5, 2.0], np.float32))
     plain, scaled = Given(window=5).cut(recordings()), Given(window=5).cut(given)

@@ -207,7 +207,10 @@ def test_where_the_filter_leaves_nothing_it_widens_and_says_so():
     run = Federation(tau=0.0)
     run.round([0, 1])
     assert run.server.metrics["fallbacks"] == 2
-    assert 0.3 < (run.server.metrics["kept_0"] + run.server.metrics["kept_1"]) / 2 < 0.7
+    assert run.server.metrics["kept_0"] == run.server.metrics["kept_1"] == 0
+    made = run.own(0)
+    assert made is not None
+    assert [made.facts[name] for name in ("kept_0", "kept_1", "fallback")] == [0, 0, 1]
 
 
 def test_without_a_filter_all_windows_count():
@@ -247,6 +250,8 @@ def test_the_servers_subjects_are_cut_into_domains(options: dict[str, Any], size
         ({"domain_of": [0, 1]}, r"method.domain_of=\[0, 1\]"),
         ({"domain_of": [0, 0, 2, 2]}, r"method.domain_of=\[0, 0, 2, 2\]"),
         ({"newcomers": USERS}, "method.newcomers=4: must be less than clients=4"),
+        ({"base_when": "scored", "eval_mode": "last_visit"}, "method.eval_mode='last_visit': must be sweep with"),
+        ({"base_when": "scored", "base_init": "warm"}, "method.base_init='warm': must be fresh with"),
         ({"factors": []}, r"method.factors=\[\]"),
     ],
 )
@@ -261,6 +266,20 @@ def test_a_server_without_data_or_autoencoder_is_refused():
         run.method.check(run.model, None, USERS)
     with pytest.raises(ConfigError, match="model='Linear': must be autoencoder"):
         run.method.check(torch.nn.Linear(1, 1), run.server_data, USERS)
+
+
+def test_some_domain_of_the_server_needs_two_classes():
+    run = Federation()
+    index = run.server_data.labelled
+    y, subject = DATA.dataset.train.y[index], DATA.dataset.train.group[index]
+    first, other = index[(y == 0) & (subject == 0)][:1], [index[(y == 1) & (subject == who)][:1] for who in (0, 3)]
+    together, apart = (
+        replace(run.server_data, indices=replace(run.server_data.indices, labelled=np.r_[first, one])) for one in other
+    )
+    method = replace(run.method, domains=0)
+    method.check(run.model, together, USERS)
+    with pytest.raises(ConfigError, match="data='imu_synthetic': must be one with 2 windows of 2 classes in a domain"):
+        method.check(run.model, apart, USERS)
 
 
 def test_base_models_only_before_scores_leave_all_else_as_it_is():
@@ -370,6 +389,9 @@ def test_the_report_gets_a_map_and_windows():
     assert [point["client"] for point in found["embeddings"]] == [0, 1, 2, 3]
     assert [point["subject"] for point in found["embeddings"]] == [4, 5, 6, 7]
     assert len(found["reconstructions"]) == 2 * USERS
+    mixed = replace(run.data[0].indices, labelled=np.concatenate([run.data[user].labelled for user in (0, 1)]))
+    held = [replace(run.data[0], indices=mixed), holding(run.data[1], 0, 0)]
+    assert [one["subject"] for one in run.method.describe(run.server, run.model, held)["embeddings"]] == ["", ""]
     channels, steps = 3, 8
     picture = found["reconstructions"][0]
     assert np.shape(picture["window"]) == np.shape(picture["reconstruction"]) == (channels, steps)

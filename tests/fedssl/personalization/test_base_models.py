@@ -12,7 +12,7 @@ from fedssl.losses.supervised import cross_entropy
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model, initialise
 from fedssl.models.reconstruct import PARTS, encode, load_autoencoder
-from fedssl.personalization.base_models import SIZES, TOTALS, WIDENED, BaseModels
+from fedssl.personalization.base_models import PASSED, SIZES, TOTALS, WIDENED, BaseModels, filter_facts, kept_shares
 from fedssl.rng import Rng
 
 MAKER = BaseModels("none", 0.05, epochs=2, lr=1e-2, batch_size=8)
@@ -67,8 +67,28 @@ def test_sizes_tell_what_was_kept():
     tau = float(error.quantile(0.6))
     found = replace(MAKER, filter="sample", tau=tau).train(network(), data, DOMAIN, trained(7), {}, RNG)[7]
     assert found[SIZES].tolist() == [int((error[m == DOMAIN] <= tau).sum()) for m in (0, 1)]
+    assert found[PASSED].tolist() == found[SIZES].tolist()
     assert found[TOTALS].tolist() == [20, 20]
     assert found[WIDENED].tolist() == [0]
+
+
+def test_a_wider_filter_does_not_count_as_passing():
+    found = replace(MAKER, filter="sample", tau=0.0).train(network(), server(), DOMAIN, trained(7), {}, RNG)[7]
+    assert found[PASSED].tolist() == [0, 0]
+    assert int(found[SIZES].sum()) == 20  # half of all windows have at most the median error
+    assert filter_facts(found) == {"kept_0": 0.0, "kept_1": 0.0, "fallback": 1.0}
+    assert kept_shares([found]) == {"kept_0": 0.0, "kept_1": 0.0, "fallbacks": 1.0}
+
+
+def test_batches_that_pass_are_those_kept():
+    data, model = server(), network()
+    load_autoencoder(model, trained(7)[7])
+    tau = float(encode(model, data.plain(data.labelled))[1].median())
+    maker = replace(MAKER, filter="batch", tau=tau, batch_size=4)
+    found = maker.train(network(), data, DOMAIN, trained(7), {}, RNG)[7]
+    assert found[WIDENED].tolist() == [0]
+    assert found[PASSED].tolist() == found[SIZES].tolist()
+    assert 0 < int(found[PASSED].sum()) < 40
 
 
 def test_many_users_at_once_are_each_as_if_alone():
@@ -86,6 +106,8 @@ def test_a_domain_without_two_classes_has_no_model():
     domain = torch.from_numpy(data.dataset.train.y * 0 + (np.arange(40) >= 38))
     found = MAKER.train(network(), data, domain, trained(1), {}, RNG)[1]
     assert found[SIZES].tolist() == [38, 0]
+    assert found[PASSED].tolist() == [38, 2]
+    assert filter_facts(found) == {"kept_0": 1.0, "kept_1": 1.0, "fallback": 0.0}
     assert not [name for name in found if name.startswith("1.")]
 
 

@@ -81,9 +81,38 @@ def test_without_labels_the_heads_count_equally_and_stay(aggregate: str):
     assert made.facts["entropy"] == pytest.approx(np.log(3), abs=1e-6)
 
 
-def test_without_labels_sizes_may_weigh():
-    made, _ = combine(client(0), 2, (30, 10), no_label_weights="size")
-    torch.testing.assert_close(made.model.weights, torch.tensor([0.75, 0.25]))
+@pytest.mark.parametrize(("num_labelled", "weights"), [(0, [0.75, 0.25]), (4, [0.5, 0.5])])
+def test_sizes_weigh_only_where_there_are_no_labels(num_labelled: int, weights: list[float]):
+    made, _ = combine(client(num_labelled), 2, (30, 10), no_label_weights="size", aggregate="uniform")
+    assert made.model.weights.tolist() == pytest.approx(weights, abs=1e-6)
+
+
+def test_the_uniform_score_is_of_equal_weights_whatever_the_sizes():
+    # P(class 1) is 0.27 and 0.95: 0.61 of both alike, 0.27 of the first alone; all test samples are of class 0.
+    model = network()
+    mine = heads(model, 2)
+    for head, bias in zip(mine.values(), ([1.0, 0.0], [0.0, 3.0]), strict=True):
+        head.output.weight.data.zero_()
+        head.output.bias.data.copy_(torch.tensor(bias))
+    hook = PERSONALIZATIONS.create({"name": "mixture", "no_label_weights": "size"})
+    data = client(0, classes=1)
+    made = hook.combine(model, mine, {"0": 10**6, "1": 1}, data, RNG)
+    assert made.facts["uniform_macro_f1"] == 0
+    assert set(made.model(data.test()[0]).logits.argmax(dim=1).tolist()) == {0}
+
+
+@pytest.mark.parametrize(("num_labelled", "classes", "count"), [(0, 2, 0), (6, 1, 1), (6, 2, 2)])
+def test_classes_among_the_labels_are_counted(num_labelled: int, classes: int, count: int):
+    made, _ = combine(client(num_labelled, classes=classes))
+    assert made.facts["label_classes"] == count
+
+
+@pytest.mark.parametrize("num_labelled", [0, 10])
+def test_heads_that_learned_from_the_labels_have_no_score_before_them(num_labelled: int):
+    hook = PERSONALIZATIONS.create({"name": "mixture", "epochs": 1})
+    made = hook.personalize(network(), {}, client(num_labelled), RNG)
+    assert "uniform_macro_f1" not in made.facts
+    assert made.facts["labels"] == num_labelled
 
 
 @pytest.mark.parametrize("aggregate", ["weights", "uniform"])

@@ -6,11 +6,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fedssl.config import ConfigError
 from fedssl.report import compare
-from fedssl.report.compare import common_metric, curves_figure, differences, group_runs, result_rows
+from fedssl.report.compare import (
+    common_metric,
+    curves_figure,
+    differences,
+    group_runs,
+    kinds_figure,
+    result_rows,
+    values_by_seed,
+)
 from fedssl.report.run import read
 
 
@@ -107,3 +116,45 @@ def test_a_metric_that_all_have_is_compared(
     both = [make_run("both", options={"lr": 1}), make_personal_run("own", options={"lr": 2})]
     assert common_metric(group_runs([read(path) for path in both])[0]) == "personal_accuracy"
     assert common_metric(group_runs([read(both[0])])[0]) == "accuracy"
+
+
+@pytest.fixture
+def unlike(make_run: Callable[..., Path], make_personal_run: Callable[..., Path]) -> list[Path]:
+    """A run of the clients' own models alone, and one of a global model alone with client scores 0.5 and 0.7."""
+    own, shared = make_personal_run("own", options={"lr": 1}, rounds=2), make_run("shared", options={"lr": 2}, rounds=2)
+    records = [json.loads(line) for line in (shared / "metrics.jsonl").read_text().splitlines()]
+    del records[-1]["test"]["personal_accuracy"]
+    (shared / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    rows = [{"round": r, "client": c, "accuracy": 0.3 + 0.1 * r + 0.2 * c} for r in (1, 2) for c in (0, 1)]
+    pd.DataFrame(rows).to_parquet(shared / "clients.parquet")
+    summary = json.loads((shared / "summary.json").read_text())
+    del summary["final"]["personal_accuracy"]
+    (shared / "summary.json").write_text(json.dumps(summary))
+    return [own, shared]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_global_models_client_mean_stands_beside_the_clients_own(
+    unlike: list[Path], tmp_path: Path, first: int
+) -> None:
+    ordered = [unlike[first], unlike[1 - first]]
+    groups, _ = group_runs([read(path) for path in ordered])
+    assert common_metric(groups) == "personal_accuracy"
+    baseline = groups[1 - first]
+    # (0.5 + 0.7) / 2 in round 2, (0.4 + 0.6) / 2 in round 1.
+    assert values_by_seed(baseline, "personal_accuracy", "final") == {0: pytest.approx(0.6)}
+    figure = curves_figure(groups, "personal_accuracy")
+    assert figure is not None
+    assert list(figure.axes[0].lines[1 - first].get_ydata()) == pytest.approx([50, 60])
+    text = compare(ordered, tmp_path / "both").read_text()
+    assert "lr=2 has no models of the clients&#39; own" in text
+    assert "60.0% (n = 1)" in text
+
+
+def test_a_setting_without_a_curve_is_left_out_of_the_panel(unlike: list[Path]) -> None:
+    groups, _ = group_runs([read(path) for path in unlike])
+    figure = curves_figure(groups, "accuracy")
+    assert figure is not None
+    assert [line.get_label() for line in figure.axes[0].lines] == ["lr=2"]
+    assert values_by_seed(groups[0], "accuracy", "final") == {}
+    assert kinds_figure(groups, "accuracy") is None

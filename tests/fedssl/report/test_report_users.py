@@ -53,6 +53,13 @@ def test_embeddings_are_named_by_person_and_shaded_by_score():
     assert [text.get_text() for text in figure.axes[0].texts] == ["1600", "1601", "1602"]
 
 
+def test_person_0_is_named_and_no_person_is_the_client():
+    rows = [{"client": 5, "subject": subject, "x": 0.0, "y": 0.0} for subject in (0, "")]
+    figure = users.embeddings_figure({"embeddings": rows}, CLIENTS, METRIC)
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", "5"]
+
+
 def test_an_embedding_without_a_score_is_drawn_all_the_same():
     figure = users.embeddings_figure({"embeddings": EMBEDDINGS}, CLIENTS[:1], METRIC)
     assert figure is not None
