@@ -10,6 +10,7 @@ from pathlib import Path
 import fedossl_table
 import pandas as pd
 import semipfl_table
+import small_table
 from long_form import Scores, difference, fill, mean, percent
 from matplotlib.figure import Figure
 
@@ -131,6 +132,8 @@ def main() -> None:
         HOOKS,
         hooks(table),
     ]
+    if (ROOT / "results" / "fedossl_fashion_small.csv").exists():
+        parts += small_table.page(Scores(ROOT / "results" / "fedossl_fashion_small.csv"))
     if (ROOT / "benchmarks" / "speed.csv").exists():
         parts += [SPEED, speed(ROOT / "benchmarks" / "speed.csv")]
     fill(ROOT / "README.md", parts)

@@ -23,6 +23,7 @@ from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
 from fedssl.personalization.base import Personal
 from fedssl.rng import Rng
 from fedssl.runtime import autocast, choose_device, one_thread
+from fedssl.tasks.base import inputs
 from fedssl.wire import PROTOCOL, array_record, decode, encode, filled, tensors_of
 
 KEPT = "kept."
@@ -45,6 +46,7 @@ class Runtime:
         self.parts = assemble(experiment)
         self.data = LocalData(experiment, self.device)
         self.model = initial_model(experiment, self.data.dataset, self.device)
+        self.parts.personalization.prepare(self.model)
         self._decoded: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
 
     def payload(self, content: RecordDict) -> Payload:
@@ -143,7 +145,9 @@ def train(message: Message, context: Context) -> RecordDict:
         if hook.on == "trained":
             statistics = hook.summarise(runtime.model, data, step.rng)
     update = replace(update, statistics={**update.statistics, **statistics})
-    scores = _scores(runtime, data, Personal(runtime.model)) if parts.method.scores_trained_model else {}
+    due = step.round_ == step.num_rounds or step.round_ % runtime.experiment.evaluation.every == 0
+    scored = due and parts.method.scores_trained_model
+    scores = _scores(runtime, data, Personal(runtime.model)) if scored else {}
     update, rest = runtime.without_kept(payload, update, rest)
     own.write(context.state, rest)
     content = encode(update, to_arrays, ConfigRecord)
@@ -163,8 +167,6 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     with autocast(runtime.experiment.precision, runtime.device):
         hook, method = runtime.parts.personalization, runtime.parts.method
         own_model = method.personalize(runtime.model, payload, rest, data, step, hook)
-    if runtime.experiment.evaluation.personal_on == "all":
-        data = replace(data, indices=replace(data.indices, test=np.arange(len(data.dataset.test))))
     return RecordDict(dict(_scores(runtime, data, own_model)) if own_model else {})
 
 
@@ -194,16 +196,19 @@ def memory(message: Message, context: Context) -> RecordDict:
 
 
 def _scores(runtime: Runtime, data: ClientData, own_model: Personal) -> dict[str, MetricRecord]:
-    found: dict[str, MetricRecord] = {}
-    for split, (x, y) in (("test", data.test()), ("validation", data.validation())):
-        if len(y):
+    """Score on the client's test samples, or all if `evaluation.personal_on` says so, and on its validation samples."""
+    task, size, found = runtime.parts.task, runtime.experiment.evaluation.batch_size, {}
+    dataset, indices = data.dataset, data.indices
+    if runtime.experiment.evaluation.personal_on == "all":
+        indices = replace(indices, test=np.arange(len(dataset.test)))
+    held = {"test": (dataset.test, indices.test), "validation": (dataset.train, indices.validation)}
+    for split, (samples, index) in held.items():
+        if len(index):
             with autocast(runtime.experiment.precision, runtime.device):
-                logits = runtime.parts.task.predict(
-                    own_model.model, torch.split(x, runtime.experiment.evaluation.batch_size)
-                )
-            values = runtime.parts.task.score(logits, np.asarray(y.cpu()), data.kinds)
+                answers = task.predict(own_model.model, inputs(dataset, samples, index, size, runtime.device))
+            values = task.score(answers, task.truth(dataset, samples, index), data.kinds)
             facts = own_model.facts if split == "test" else {}
-            found[split] = MetricRecord({**values, **facts, "num_examples": len(y)})
+            found[split] = MetricRecord({**values, **facts, "num_examples": len(index)})
     return found
 
 

@@ -50,7 +50,21 @@ def assemble(experiment: Experiment) -> Parts:
         allowed = f"one of {', '.join(method.personalizations)} with method={method.name}"
         raise ConfigError("personalization", personalization["name"], allowed)
     task = TASKS.create({"name": _task(experiment, method)})
-    return Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
+    parts = Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
+    _check_hooks(parts)
+    return parts
+
+
+def _check_hooks(parts: Parts) -> None:
+    """Check that there is something to calibrate and personalize. Raises ConfigError."""
+    method, task, calibration, hook = parts.method, parts.task, parts.calibration.name, parts.personalization
+    if calibration != "none" and not task.has_logits:
+        raise ConfigError("calibration", calibration, f"none: the task {task.name} has no logits")
+    if calibration != "none" and not method.global_model:
+        raise ConfigError("calibration", calibration, f"none with method={method.name}")
+    if hook.needs_logits and not task.has_logits:
+        fit = ", ".join(name for name in PERSONALIZATIONS.names() if not PERSONALIZATIONS.get(name).needs_logits)
+        raise ConfigError("personalization", hook.name, f"one of {fit}: the task {task.name} has no logits")
 
 
 def _task(experiment: Experiment, method: Method) -> str:

@@ -31,6 +31,9 @@ from fedssl.models.base import MODELS
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
+
+    from fedssl.box_predictor import BoxPredictor
 
 Shape = tuple[int, ...]
 _FORMAT = 1
@@ -50,11 +53,18 @@ class Meta:
     std: tuple[float, ...]
     limit: float = 0.0
     rate_hz: float = 0.0
+    task: str = ""
+    """What the model does: classification, sensing or detection; made when empty."""
+
+    def __post_init__(self) -> None:
+        if not self.task:
+            object.__setattr__(self, "task", "sensing" if holds_windows(self.shape) else "classification")
 
     @classmethod
     def of(cls, dataset: Dataset) -> Meta:
         """Give what to know of a data set."""
-        return cls(**{item.name: getattr(dataset, item.name) for item in fields(cls)})
+        known = {item.name: getattr(dataset, item.name) for item in fields(cls) if item.name != "task"}
+        return cls(**known, task="detection" if dataset.train.holds_boxes else "")
 
 
 @dataclass(frozen=True)
@@ -107,15 +117,15 @@ def save(
 
     `partial` says which parts of the model stay elsewhere; `load` refuses such a model.
 
-    Tensors keep their names; those of `extra` (the server's, for calibration) begin with `extra/`.
+    Tensors keep their names; those of `extra` (the server's, for calibration) begin with `extra/`. Detectors need none.
     """
     from safetensors.torch import save as to_bytes
 
-    tensors = {**state, **{_EXTRA + name: tensor for name, tensor in extra.items()}}
+    needed = extra if meta.task != "detection" else {}
+    tensors = {**state, **{_EXTRA + name: tensor for name, tensor in needed.items()}}
     content = to_bytes({name: tensors[name].detach().cpu().contiguous().clone() for name in tensors})
     described = {
         "format": _FORMAT,
-        "task": "sensing" if holds_windows(meta.shape) else "classification",
         "model": dict(model_choice),
         "calibration": dict(calibration),
         **asdict(meta),
@@ -126,10 +136,12 @@ def save(
     write_atomically(Path(directory) / "model.json", (json.dumps(described, indent=2) + "\n").encode())
 
 
-def load(directory: str | Path) -> Predictor:
-    """Read what `save` wrote. Raises ConfigError naming the directory and what is wrong."""
+def load(directory: str | Path) -> Predictor | BoxPredictor:
+    """Read what `save` wrote: a detector gives boxes. Raises ConfigError naming the directory and what is wrong."""
     import torch
     from safetensors.torch import load as from_bytes
+
+    from fedssl.box_predictor import BoxPredictor
 
     described, content = _read(Path(directory))
     if partial := described.get("partial"):
@@ -144,6 +156,8 @@ def load(directory: str | Path) -> Predictor:
         model = MODELS.create(described["model"]).build(meta.shape, len(meta.class_names))
     model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
     model.load_state_dict(state)
+    if meta.task == "detection":
+        return BoxPredictor(model.eval(), meta)
     return Predictor(
         model=model.eval(),
         calibration=CALIBRATIONS.create(described["calibration"]),
@@ -168,15 +182,20 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
     """
     path = Path(path).expanduser()
     if path.suffix == ".npz" and path.is_file():
-        images = check_images("data", _read_npz(path), shape)
+        images = check_images("data", read_npz(path), shape)
         return [str(row) for row in range(len(images))], images
+    names, files = zip(*image_files(path), strict=True)
+    return list(names), np.stack([_read_image(file, shape) for file in files])
+
+
+def image_files(path: Path) -> list[tuple[str, Path]]:
+    """Give names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError."""
     if path.is_file():
-        return [path.name], _read_image(path, shape)[None]
+        return [(path.name, path)]
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
     if not files:
         raise ConfigError("data", str(path), "an .npz, an image file, or a folder that holds images")
-    names = [file.relative_to(path).as_posix() for file in files]
-    return names, np.stack([_read_image(file, shape) for file in files])
+    return [(file.relative_to(path).as_posix(), file) for file in files]
 
 
 def write_predictions(
@@ -229,7 +248,8 @@ def _read(directory: Path) -> tuple[dict[str, Any], bytes]:
     return meta, content
 
 
-def _read_npz(path: Path) -> NDArray[Any]:
+def read_npz(path: Path) -> NDArray[Any]:
+    """Give the images of an .npz: the first of `x`, `images`, `x_test`, `test_images`. Raises ConfigError."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             name = next((name for name in _ARRAYS if name in arrays), None)
@@ -240,15 +260,22 @@ def _read_npz(path: Path) -> NDArray[Any]:
     raise ConfigError("data", str(path), f"an .npz with an array named {', '.join(_ARRAYS)}")
 
 
+def open_image(path: Path, mode: str) -> Image.Image:
+    """Give an image file's picture in one of Pillow's modes. Raises ConfigError naming the file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError("data", str(path), f"a readable image ({error})") from None
+
+
 def _read_image(path: Path, shape: Shape) -> NDArray[np.uint8]:
     from PIL import Image
 
     height, width, channels = shape
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("L" if channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError("data", str(path), f"a readable image ({error})") from None
+    picture = open_image(path, "L" if channels == 1 else "RGB")
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(picture, dtype=np.uint8).reshape(shape)

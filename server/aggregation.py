@@ -70,6 +70,10 @@ class Aggregator:
         if hasattr(self.inner, "current_arrays"):
             # FedAvgM keeps its own last arrays and would undo what the server trained since.
             self.inner.current_arrays = None
+        for field in STATE_FIELDS:
+            # A method that sends other tensors than before, as in a new phase, begins anew.
+            if (kept := getattr(self.inner, field, None)) and len(kept) != len(names):
+                setattr(self.inner, field, None)
         with _quiet():
             self.inner.configure_train(round_, current, ConfigRecord(), None)
             # Fresh messages each time: FedMedian and FedTrimmedAvg empty those that they are given.

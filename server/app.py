@@ -72,10 +72,12 @@ def wire_of(experiment: Experiment) -> ConfigRecord:
 def for_clients(experiment: Experiment) -> Experiment:
     """Give the experiment as clients are sent it: without what concerns this machine alone.
 
-    A file of first weights is such a thing: what a client trains comes with each message.
+    Files of first weights are such things: what a client trains comes with each message.
     """
     model = {name: value for name, value in experiment.model.items() if name not in ("weights", "weights_sha256")}
-    return replace(experiment, model=model, out="", engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
+    method = {name: value for name, value in experiment.method.items() if name != "warm_up_weights"}
+    kept = replace(experiment, model=model, method=method, out="")
+    return replace(kept, engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
 
 
 class Run:
@@ -90,6 +92,7 @@ class Run:
         self.dataset = open_dataset(SOURCES.create(experiment.data))
         self.split: Split = split_of(experiment, self.dataset)
         self.model = initial_model(experiment, self.dataset, device)
+        self.parts.personalization.prepare(self.model)
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
         self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
@@ -295,7 +298,8 @@ class Run:
         elif not self.parts.method.global_model:
             partial = f"every client has a model of its own (method={self.parts.method.name})"
         if not partial:
-            journal.write_json("reliability.json", self.scorer.reliability(self.finished))
+            if self.parts.task.has_logits:
+                journal.write_json("reliability.json", self.scorer.reliability(self.finished))
             if self.parts.task.name == "open_world":
                 journal.write_json("open_world.json", self.scorer.open_world(self.finished))
         save_model(

@@ -15,12 +15,12 @@ from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
 from fedssl.data.base import Dataset, Samples
-from fedssl.data.modality import model_input
 from fedssl.methods.base import ServerState
 from fedssl.metrics.reliability import reliability
 from fedssl.models.base import Outputs
 from fedssl.partition.split import Split
 from fedssl.runtime import autocast
+from fedssl.tasks.base import Answers, inputs
 from server import open_world
 
 Scores = dict[str, float]
@@ -53,31 +53,39 @@ class Scorer:
 
     def __call__(self, server: ServerState) -> Evaluation:
         """Score the calibrated global model."""
-        logits = self._logits(server, self.dataset.test, np.arange(len(self.dataset.test)))
-        calibrated = self._calibrated(logits, server)
-        y, kinds = self.dataset.test.y, self.split.kinds
-        found = Evaluation(test=self.task.score(calibrated, y, kinds))
-        if calibrated is not logits:
-            found.test["uncalibrated_ece"] = self.task.score(logits, y, kinds)["ece"]
+        every = np.arange(len(self.dataset.test))
+        answers = self._answers(server, self.dataset.test, every)
+        calibrated = self._calibrated(answers, server)
+        truth, kinds = self.task.truth(self.dataset, self.dataset.test, every), self.split.kinds
+        found = Evaluation(test=self.task.score(calibrated, truth, kinds))
+        if calibrated is not answers:
+            found.test["uncalibrated_ece"] = self.task.score(answers, truth, kinds)["ece"]
         if len(self.pool):
-            held = self._calibrated(self._logits(server, self.dataset.train, self.pool), server)
-            found.validation = self.task.score(held, self.dataset.train.y[self.pool], kinds)
+            found.validation = self._scored(server, self.pool)
         if self.experiment.evaluation.transductive:
             found.test |= {f"transductive_{name}": value for name, value in self._transductive(server).items()}
-        columns = self.task.by_client(calibrated, y, self.split.test_index, self.split.test_offsets, kinds)
+        columns = self.task.by_client(calibrated, truth, self.split.test_index, self.split.test_offsets, kinds)
         for client_id in range(self.split.num_clients):
             found.clients[client_id] = {name: float(values[client_id]) for name, values in columns.items()}
         return found
 
     def _transductive(self, server: ServerState) -> Scores:
         """Score the samples that clients trained on without labels, where anybody knows their class."""
-        index = np.unique(self.split.train_index[self.split.label < 0])
-        logits = self._calibrated(self._logits(server, self.dataset.train, index), server)
-        return self.task.score(logits, self.dataset.train.y[index], self.split.kinds)
+        return self._scored(server, np.unique(self.split.train_index[self.split.label == -1]))
+
+    def _scored(self, server: ServerState, index: NDArray[np.int64]) -> Scores:
+        """Score the calibrated global model on samples of the training split."""
+        answers = self._calibrated(self._answers(server, self.dataset.train, index), server)
+        return self.task.score(answers, self.task.truth(self.dataset, self.dataset.train, index), self.split.kinds)
 
     def reliability(self, server: ServerState) -> dict[str, Any]:
-        """Give the bins of the reliability diagram on test samples, before and after calibration."""
-        logits = self._logits(server, self.dataset.test, np.arange(len(self.dataset.test)))
+        """Give the bins of the reliability diagram on test samples, before and after calibration.
+
+        Empty for a task without logits.
+        """
+        if not self.task.has_logits:
+            return {}
+        logits = self._answers(server, self.dataset.test, np.arange(len(self.dataset.test)))
         calibrated = self._calibrated(logits, server)
         y = self.dataset.test.y
         return {
@@ -88,7 +96,7 @@ class Scorer:
     def open_world(self, server: ServerState) -> dict[str, Any]:
         """Give the open-world report's numbers on test samples: see `server.open_world`."""
         test, names = self.dataset.test, self.dataset.class_names
-        logits = self._calibrated(self._logits(server, test, np.arange(len(test))), server)
+        logits = self._calibrated(self._answers(server, test, np.arange(len(test))), server)
         found = open_world.describe(logits.argmax(axis=1), test.y, names, self.split.kinds)
         shown = first_of_each(test.y, max(1, _PICTURED // len(names)))
         if len(shown):
@@ -98,12 +106,14 @@ class Scorer:
             found |= open_world.picture(features, test.y[shown], rows, found["named"])
         return found
 
-    def _calibrated(self, logits: NDArray[np.float32], server: ServerState) -> NDArray[np.float32]:
-        given = torch.from_numpy(logits)
+    def _calibrated(self, answers: Answers, server: ServerState) -> Answers:
+        if not self.task.has_logits:
+            return answers
+        given = torch.from_numpy(answers)
         made = self.hook.apply(given, {name: tensor.cpu() for name, tensor in server.extra.items()})
-        return logits if made is given else made.numpy()
+        return answers if made is given else made.numpy()
 
-    def _logits(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _answers(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> Answers:
         self.model.load_state_dict(server.model)
         with autocast(self.experiment.precision, self.device):
             return self.task.predict(self.model, self._batches(samples, index))
@@ -125,7 +135,4 @@ class Scorer:
         return np.concatenate(found)
 
     def _batches(self, samples: Samples, index: NDArray[np.int64]) -> Iterator[torch.Tensor]:
-        size = self.experiment.evaluation.batch_size
-        for i in range(0, len(index), size):
-            x = torch.from_numpy(samples.x[index[i : i + size]]).to(self.device)
-            yield model_input(x, self.dataset.mean, self.dataset.std, self.dataset.limit)
+        return inputs(self.dataset, samples, index, self.experiment.evaluation.batch_size, self.device)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedssl.config import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedssl.box_predictor import BoxPredictor
 
 RUN_HELP = """\
 fedssl run [KEY=VALUE ...]    one experiment
@@ -33,6 +36,9 @@ PREDICT_HELP = """\
 fedssl predict RUN --data PATH [--out FILE]    labels and calibrated confidences to CSV (default: predictions.csv)
 
 PATH is a folder of pictures, one picture, or an .npz with images; for sensors, an .npz of recordings.
+A detector gives one line a box, in pixels of the picture as it is in its file:
+  --score 0.25    least confidence of a box
+  --draw FOLDER   write every picture with its boxes there too (a.jpg as a.jpg.png); a folder apart from PATH
 Example: fedssl predict runs/mine --data photos/ --out photos.csv
 """
 LIST_HELP = """\
@@ -111,13 +117,18 @@ def predict(argv: Sequence[str]) -> int:
     """Label new samples with a run's final model."""
     if wants_help(argv, PREDICT_HELP):
         return 0
-    paths, options = _arguments(argv, ("--data", "--out"))
+    paths, options = _arguments(argv, ("--data", "--out", "--score", "--draw"))
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
-    from fedssl.predictor import load, read_samples, write_predictions
+    from fedssl.predictor import Predictor, load, read_samples, write_predictions
     from simulations.compose import own_path
 
     model = load(Path(paths[0]))
+    if not isinstance(model, Predictor):
+        return _predict_boxes(model, options)
+    for name in ("--score", "--draw"):
+        if name in options:
+            raise ConfigError(name, options[name], f"left out: {paths[0]} is no run of a detector")
     names, samples = read_samples(own_path(options["--data"]), model.meta)
     out = Path(own_path(options.get("--out", "predictions.csv")))
     if out.is_dir() or not out.parent.is_dir():
@@ -125,6 +136,27 @@ def predict(argv: Sequence[str]) -> int:
     labels, confidences = model(samples)
     write_predictions(out, names, labels, confidences, model.meta.class_names)
     print(f"{len(names)} predictions in {out}")
+    return 0
+
+
+def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
+    from fedssl.box_predictor import SCORE, predict_files
+    from simulations.compose import own_path
+
+    try:
+        score = float(options.get("--score", SCORE))
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise ConfigError("--score", options["--score"], "a number in 0..1")
+    out = Path(own_path(options.get("--out", "predictions.csv")))
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    drawn = Path(own_path(options["--draw"])) if "--draw" in options else None
+    if drawn is not None and drawn.exists() and not drawn.is_dir():
+        raise ConfigError("--draw", str(drawn), "a folder, which is made if it is missing")
+    pictures, boxes = predict_files(model, own_path(options["--data"]), out, drawn, score)
+    print(f"{boxes} boxes in {pictures} pictures in {out}" + (f", drawn in {drawn}" if drawn else ""))
     return 0
 
 
@@ -163,7 +195,7 @@ def _arguments(argv: Sequence[str], known: tuple[str, ...]) -> tuple[list[str], 
             raise ConfigError("option", name, f"one of {', '.join(known)}", nearest(name, known))
         found = value if sign else next(words, "")
         if not found:
-            raise ConfigError(name, found, "followed by a path")
+            raise ConfigError(name, found, "followed by a number" if name == "--score" else "followed by a path")
         options[name] = found
     return paths, options
 

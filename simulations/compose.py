@@ -25,6 +25,7 @@ from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import PARTS, ConfigError, Experiment, from_dict, nearest
 from fedssl.data.base import SOURCES
 from fedssl.methods.base import METHODS, check_task
+from fedssl.methods.warm_up import AUTO
 from fedssl.models.base import MODELS
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.personalization.base import PERSONALIZATIONS
@@ -46,8 +47,11 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 DEFAULT_METHOD = "fedossl"
 """What `fedssl run` runs; `Experiment()` is FixMatch, which needs no pre-training to begin with."""
-VERBATIM = ("out", "resume", "method_file", "data.path", "model.weights", "engine.address")
-PATHS = ("out", "resume", "method_file", "data.path", "model.weights")
+WARM_UP = "method.warm_up_weights"
+"""A file, or one of the words `KEPT`."""
+KEPT = ("", AUTO)
+VERBATIM = ("out", "resume", "method_file", "data.path", "model.weights", WARM_UP, "engine.address")
+PATHS = ("out", "resume", "method_file", "data.path", "model.weights", WARM_UP)
 OWN = "method"
 """As a calibration or personalization: the method's own."""
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -102,6 +106,8 @@ def check(experiment: Experiment) -> Experiment:
         choice = getattr(experiment, group)
         if group == "data" and isinstance(choice.get("path"), str):
             choice = {**choice, "path": _absolute(choice["path"])}
+        if group == "method" and isinstance(first := choice.get("warm_up_weights"), str) and first not in KEPT:
+            choice = {**choice, "warm_up_weights": _absolute(first)}
         if choice["name"] == OWN and group in ("calibration", "personalization"):
             choice = {**choice, "name": getattr(METHODS.get(experiment.method["name"]), group)}
         made = registry.create(choice)

@@ -21,7 +21,9 @@ from simulations.compose import check, compose_experiment, unique
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
+    from fedssl.box_predictor import BoxPredictor
     from fedssl.partition.split import Split
     from fedssl.predictor import Predictor
     from server.app import Watcher
@@ -58,7 +60,7 @@ class Result:
         return pd.read_parquet(self.directory / "clients.parquet")
 
     @property
-    def model(self) -> Predictor:
+    def model(self) -> Predictor | BoxPredictor:
         """Give the final global model, ready to predict."""
         from fedssl.predictor import load
 
@@ -127,19 +129,31 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> None:
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
     from fedssl.partition.holdings import Holdings
+    from server.app import for_clients
 
     split = prepare_split(experiment)
-    method = assemble(experiment).method
+    # A resumed run has its weights from the checkpoint.
+    parts = assemble(for_clients(experiment) if resume else experiment)
     source = SOURCES.create(experiment.data)
     dataset = open_dataset(source)
     import torch
 
     with torch.device("meta"):
         model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
-    method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
-    # A resumed run has its weights from the checkpoint.
+    _check_network(experiment, model, parts.task.name)
+    parts.personalization.prepare(model)
+    parts.method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
+
+
+def _check_network(experiment: Experiment, model: torch.nn.Module, task: str) -> None:
+    """Check that a detector gets boxes to learn, and that nothing else does. Raises ConfigError."""
+    boxes = task == "detection"
+    if boxes != hasattr(model, "decode"):
+        kind = "a detector (model=detector), as it has boxes" if boxes else "no detector, as it has no boxes"
+        allowed = f"one that fits data={experiment.data['name']}: {kind}"
+        raise ConfigError("model", experiment.model["name"], allowed)
 
 
 def _with_weights(experiment: Experiment) -> Experiment:

@@ -47,6 +47,11 @@ class CalibrationHook:
         del model, extra, updates, rng
         return {}
 
+    def tell(self, extra: State, made: State, updates: Sequence[Answer]) -> dict[str, float]:
+        """Give numbers for the round's record; `made` came of `calibrate`, `extra` is from before."""
+        del extra, made, updates
+        return {}
+
     def apply(self, logits: torch.Tensor, extra: dict[str, torch.Tensor]) -> torch.Tensor:
         """Give calibrated logits; the largest stays the largest."""
         del extra

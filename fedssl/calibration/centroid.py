@@ -118,6 +118,30 @@ class Centroid(CalibrationHook):
             found = found[align(means, counts, found, previous if self.unseen == "previous" else None)]
         return {CENTROIDS: found}
 
+    def tell(self, extra: State, made: State, updates: Sequence[Answer]) -> dict[str, float]:
+        """Give how well centroids fit the labelled classes and those before, and how clusters differ in size.
+
+        `centroid_alignment`: mean cosine of a labelled class's mean to its centroid; `centroid_kept`: of a centroid to
+        that before; `centroid_id_changes`: centroids nearest to another one before; `centroid_largest`, `_smallest`:
+        shares of the local centroids that are nearest to the most and the least asked one.
+        """
+        if CENTROIDS not in made:
+            return {}
+        unit, found = torch.nn.functional.normalize, {}
+        after = unit(made[CENTROIDS].cpu().float(), dim=1)
+        means, counts = self.class_means(updates, after)
+        if (counts > 0).any():
+            found["centroid_alignment"] = float((unit(means, dim=1) * after).sum(dim=1)[counts > 0].mean())
+        local = [update.statistics[_LOCAL].cpu().float() for update in updates if _LOCAL in update.statistics]
+        points = torch.cat([part for part in local if part.shape[1] == after.shape[1]])
+        shares = torch.bincount((points @ after.T).argmax(dim=1), minlength=len(after)) / len(points)
+        found |= {"centroid_largest": float(shares.max()), "centroid_smallest": float(shares.min())}
+        if CENTROIDS in extra:
+            like = after @ unit(extra[CENTROIDS].cpu().float(), dim=1).T
+            found["centroid_kept"] = float(like.diagonal().mean())
+            found["centroid_id_changes"] = float((like.argmax(dim=1) != torch.arange(len(after))).sum())
+        return found
+
     def class_means(self, updates: Sequence[Answer], head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give each class's mean feature over all clients (classes, dim) and its count; 0 for one nobody has."""
         sums, counts = torch.zeros_like(head), torch.zeros(len(head))

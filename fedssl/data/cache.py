@@ -21,6 +21,7 @@ from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 
 _ARRAYS = ("x", "y", "group")
+_OF_SCENES = ("boxes", "box_class", "box_offsets", "domain", "annotated")
 _LISTS = ("class_names", "mean", "std", "server_groups", "group_names")
 _FORMAT = 2
 _ATTEMPTS = 5
@@ -89,7 +90,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
     folder.mkdir()
     checksums = {}
     for part, samples in (("train", dataset.train), ("test", dataset.test)):
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *(_OF_SCENES if samples.holds_boxes else ())):
             file = folder / f"{part}_{name}.npy"
             with file.open("wb") as stream:
                 np.save(stream, np.ascontiguousarray(getattr(samples, name)), allow_pickle=False)
@@ -105,6 +106,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "server_groups": dataset.server_groups,
         "group_names": dataset.group_names,
         "rate_hz": dataset.rate_hz,
+        "domain_names": dataset.domain_names,
         "checksums": checksums,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -118,14 +120,16 @@ def _open(folder: Path, key: str) -> Dataset | None:
             return None
         train, test = (_open_samples(folder, part, meta["checksums"]) for part in ("train", "test"))
         lists = {name: tuple(meta[name]) for name in _LISTS}
+        lists["domain_names"] = tuple(meta.get("domain_names", ()))  # entries written before there were any stay valid
         return Dataset(meta["name"], train, test, **lists, key=key, limit=meta["limit"], rate_hz=meta["rate_hz"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _open_samples(folder: Path, part: str, checksums: dict[str, int]) -> Samples:
-    arrays = [_map(folder / f"{part}_{name}.npy", checksums) for name in _ARRAYS]
-    return Samples(*arrays)
+    files = {name: folder / f"{part}_{name}.npy" for name in (*_ARRAYS, *_OF_SCENES)}
+    stored = {name: file for name, file in files.items() if name in _ARRAYS or file.name in checksums}
+    return Samples(**{name: _map(file, checksums) for name, file in stored.items()})
 
 
 def _map(file: Path, checksums: dict[str, int]) -> NDArray[Any]:

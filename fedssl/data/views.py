@@ -9,12 +9,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.data import modality
+from fedssl.data import box_augment, modality
 from fedssl.data.base import SEEN, Dataset, Indices
+from fedssl.data.box_augment import Transform
 from fedssl.data.draws import Key
 
 _TOGETHER = 512
 _MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """Views of scenes with the boxes that are known to the client, in pixels of the view.
+
+    `x` is float32 (batch, 3, size, size) in 0..1, channels_last; `boxes` float32 (m, 4), xyxy, are of `classes`
+    (m,) and in the views `image_index` (m,), ascending. `transform` says where a box of the weak view lies in this one.
+    """
+
+    x: torch.Tensor
+    boxes: torch.Tensor
+    classes: torch.Tensor
+    image_index: torch.Tensor
+    transform: Transform
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,42 @@ class ClientData:
         """Give a strongly changed view: a picture by RandAugment and cutout, a window as in `fedssl.data.motion`."""
         x = torch.from_numpy(self.dataset.train.x[index])
         return self._input(modality.strong(x, index, key, flip=self.flip, spread=self._spread))
+
+    def detection_batch(
+        self, index: NDArray[np.int64], key: Key, *, strong: bool, mosaic: bool = False
+    ) -> DetectionBatch:
+        """Give scenes as they are stored (the weak view), or strong views of them: see `fedssl.data.box_augment`.
+
+        Boxes are those of labelled samples alone. With `mosaic`, which only strong views have, four pictures make one.
+        """
+        boxes, classes, place = self._boxes(index, np.isin(index, self.labelled))
+        if not strong:
+            x = self.plain(index)
+            return DetectionBatch(x, boxes, classes, place, box_augment.identity(len(x), x.shape[-1], x.device))
+        stored = torch.from_numpy(self.dataset.train.x[index])
+        x, transform = box_augment.strong(stored, index, key, flip=self.flip, mosaic=mosaic, device=self.device)
+        placed, view, row = box_augment.place_boxes(boxes, place, transform)
+        return DetectionBatch(x, placed, classes[row], view, transform)
+
+    def true_boxes(self, index: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Give all boxes (m, 4) of stored scenes, classes and places in `index`; for telemetry, never for training.
+
+        Of scenes that are not `annotated` nothing is known, which is not the same as no boxes.
+        """
+        return self._boxes(index, self.annotated(index))
+
+    def annotated(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of each of these scenes whether its true boxes are known; for telemetry, never for training."""
+        known = self.dataset.train.annotated
+        return known[index] if len(known) else np.ones(len(index), bool)
+
+    def _boxes(
+        self, index: NDArray[np.int64], told: NDArray[np.bool_]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        boxes, classes, place = self.dataset.train.boxes_at(index)
+        kept = told[place]
+        found = (torch.from_numpy(part[kept]).to(self.device) for part in (boxes, classes, place))
+        return tuple(found)  # type: ignore
 
     def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the client's validation samples and their true classes."""

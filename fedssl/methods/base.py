@@ -153,7 +153,8 @@ class Method(ABC):
     ) -> ServerState:
         """Give the calibrated server state; default: the hook's new entries join `extra`."""
         made = hook.calibrate(server.model, server.extra, updates, step.rng)
-        return replace(server, extra={**server.extra, **made})
+        told = hook.tell(server.extra, made, updates)
+        return replace(server, extra={**server.extra, **made}, metrics={**server.metrics, **told})
 
     def train_server(
         self,

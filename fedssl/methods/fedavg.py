@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from fedssl.config import option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
-from fedssl.losses.supervised import cross_entropy
-from fedssl.methods.base import Memory, Method, Payload, Step, Update, register
+from fedssl.losses.labelled import labelled_losses
+from fedssl.methods.base import Memory, Method, Payload, ServerState, Step, Update, register
+from fedssl.methods.detector_steps import set_anchors
+from fedssl.rng import Rng
 
 
 @register("fedavg")
@@ -30,7 +32,7 @@ class FedAvg(Method):
         "all", "how many labelled samples one epoch draws: as many as there are samples", choices=("all", "labelled")
     )
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing")
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing", "detection")
     defaults: ClassVar[tuple[str, ...]] = (
         "data=fashion_small",
         "model=resnet",
@@ -38,6 +40,18 @@ class FedAvg(Method):
         "partition=dirichlet",
         "labels=total_count",
     )
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leave detection to FedAvg itself: a subclass that can train detectors says so in `tasks` of its own."""
+        super().__init_subclass__(**options)
+        if "tasks" not in vars(cls):
+            cls.tasks = tuple(task for task in cls.tasks if task != "detection")
+
+    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
+        """Give the initial weights; a detector's anchors fit the server's boxes, if it has any."""
+        if data is not None:
+            set_anchors(model, data, rng)
+        return super().init_server(model, data, rng, num_clients)
 
     def train_client(
         self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
@@ -54,9 +68,7 @@ class FedAvg(Method):
         for epoch in range(self.epochs):
             order = step.rng.numpy("order", epoch)
             parts = list(batches(data.labelled, self.batch_size, math.ceil(count / self.batch_size), order))
-            views = data.weak_batches(parts, step.rng.key("weak", epoch) + steps)
-            for index, x in zip(parts, views, strict=True):
-                loss = cross_entropy(model(x).logits, data.labels(index))
+            for _, loss in labelled_losses(model, data, parts, step.rng.key("weak", epoch) + steps):
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class FixMatch(FedAvg):
     batch_size: int = option(8, "labelled samples a step (B); small, since a client has few", low=1)
     ratio: int = option(7, "unlabelled samples for each labelled one in a step (mu)", low=1)
     unlabelled_weight: float = option(1.0, "weight of the unlabelled loss (lambda_u)", low=0)
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing")
 
     def train_client(
         self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.views import ClientData
-from fedssl.losses.supervised import cross_entropy
+from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.detector_steps import set_anchors
 from fedssl.methods.fedavg import snapshot
+from fedssl.rng import Rng
 
 
 @register("server_only")
@@ -32,7 +34,7 @@ class ServerOnly(Method):
         1.0, "weight of the reconstruction error, where the model has a decoder (model=autoencoder)", low=0
     )
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing")
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing", "detection")
     defaults: ClassVar[tuple[str, ...]] = (
         "data=imu_synthetic",
         "model=autoencoder",
@@ -48,6 +50,12 @@ class ServerOnly(Method):
         """Check that the server holds labelled samples."""
         del model, num_clients
         check_server_data(self.name, data)
+
+    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
+        """Give the initial weights; a detector gets anchors that fit the server's boxes."""
+        assert data is not None
+        set_anchors(model, data, rng)
+        return super().init_server(model, data, rng, num_clients)
 
     def uplink(self, server: ServerState, payload: Payload, step: Step) -> State:
         """Wait for nothing."""
@@ -74,7 +82,7 @@ class ServerOnly(Method):
         updates: Sequence[Update],
         step: Step,
     ) -> ServerState:
-        """Train on the server's samples: cross-entropy, and the reconstruction error if there is a decoder."""
+        """Train on the server's samples: their supervised loss, and the reconstruction error if there is a decoder."""
         del updates
         assert data is not None
         model.load_state_dict(server.model)
@@ -85,8 +93,7 @@ class ServerOnly(Method):
         for epoch in range(self.epochs):
             order = step.rng.numpy("server order", epoch).permutation(data.labelled)
             parts = parts_of(order, self.batch_size)
-            for index, x in zip(parts, data.weak_batches(parts, step.rng.key("server weak", epoch)), strict=True):
-                loss = cross_entropy(model(x).logits, data.labels(index))
+            for x, loss in labelled_losses(model, data, parts, step.rng.key("server weak", epoch)):
                 if rebuilds:
                     loss = loss + self.reconstruction * model.reconstruction_error(x).mean()  # type: ignore[operator]
                 optimizer.zero_grad(set_to_none=True)
@@ -101,7 +108,7 @@ def check_server_data(method: str, data: ClientData | None) -> None:
     """Check that the server holds labelled samples. Raises ConfigError on `method`."""
     if data is None or not len(data.labelled):
         allowed = "one that needs no labelled samples at the server, as no data were set aside for it"
-        raise ConfigError("method", method, f"{allowed} (data with data.server_subjects sets some aside)")
+        raise ConfigError("method", method, f"{allowed} (labels=server sets some aside, or data.server_subjects)")
 
 
 def parts_of(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

@@ -8,6 +8,8 @@ import torch
 
 from fedssl.models.base import ModelSpec
 
+_HOOK = "after_initialise"
+
 
 def build_model(
     spec: ModelSpec, shape: tuple[int, ...], num_classes: int, generator: torch.Generator
@@ -24,9 +26,15 @@ def build_model(
 
 
 def initialise(model: torch.nn.Module, generator: torch.Generator) -> None:
-    """Give each layer torch's default initial weights, drawn from `generator`. Raises TypeError for an unknown one."""
+    """Give each layer torch's default initial weights, drawn from `generator`. Raises TypeError for an unknown one.
+
+    A layer with other starting values sets them in its `after_initialise()`, called once all weights are drawn.
+    """
     for name, module in model.named_modules():
         _initialise(name, module, generator)
+    for module in model.modules():
+        if hasattr(module, _HOOK):
+            getattr(module, _HOOK)()
 
 
 def _initialise(name: str, module: torch.nn.Module, generator: torch.Generator) -> None:
@@ -40,5 +48,5 @@ def _initialise(name: str, module: torch.nn.Module, generator: torch.Generator) 
         module.reset_parameters()
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, generator=generator)
-    elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+    elif not hasattr(module, _HOOK) and [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
         raise TypeError(f"{name}: {type(module).__name__} has tensors that build_model cannot initialise")

@@ -55,11 +55,24 @@ class LabelRule(ABC):
 
     noise: float = option(0.0, "share of the given labels that name another class", low=0, below=1)
 
+    def shares_with_server(self) -> bool:
+        """Say whether clients hold the server's samples too."""
+        return False
+
+    def for_server(self, y: Ints, num_classes: int, rng: Rng) -> Ints:
+        """Give the sorted positions in `y` that the server has, labelled.
+
+        `y` is as in `choose`; samples with y = -1 are never among them.
+        """
+        del y, num_classes, rng
+        return np.zeros(0, np.int64)
+
     @abstractmethod
     def choose(self, y: Ints, parts: Sequence[Ints], num_classes: int, rng: Rng) -> list[Ints]:
         """Give, for each client, those of its positions `parts[k]` that are labelled, sorted.
 
-        Samples with y = -1 are never among them.
+        Samples with y = -1 are never among them. Of scenes, the last of `num_classes` is no class of the data: it
+        stands for annotated pictures without boxes.
         """
 
     def told(self, y: Ints, num_classes: int, rng: Rng) -> Ints:

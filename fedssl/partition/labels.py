@@ -66,6 +66,33 @@ class NoLabels(LabelRule):
         return [part[:0] for part in parts]
 
 
+@LABELS.register("server")
+@dataclass
+class AtServer(NoLabels):
+    """Gives the server labelled samples of each class, beside those that the data set reserve; clients know no label.
+
+    Annotated scenes without boxes are a class more. With `rate=1` and `copies=true` it is the centralised reference:
+    every label in one place but those that validate.
+    """
+
+    count: int = option(10, "labelled samples a class; all, if there are fewer", low=1)
+    rate: float = option(0.0, "share of each class instead of `count`, one sample at least; 0 = `count`", low=0, high=1)
+    copies: bool = option(False, "clients hold the server's samples too, without their labels")
+
+    def shares_with_server(self) -> bool:
+        """Say whether clients hold copies."""
+        return self.copies
+
+    def for_server(self, y: Ints, num_classes: int, rng: Rng) -> Ints:
+        """Draw `count` samples, or round(rate * n) of n, of each class."""
+        known = np.flatnonzero(y >= 0)
+        held = np.bincount(y[known], minlength=num_classes)
+        share = np.maximum(np.floor(self.rate * held + 0.5).astype(np.int64), 1)
+        quota = share if self.rate > 0 else np.full(num_classes, self.count, np.int64)
+        place = ranks(y[known], rng.numpy("labels at the server"))
+        return known[place < quota[y[known]]]
+
+
 @LABELS.register("total_count")
 @dataclass
 class TotalCount(LabelRule):

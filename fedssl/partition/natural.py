@@ -16,7 +16,8 @@ from fedssl.rng import Rng
 class Natural(Partition):
     """Client k holds the k-th group by number, of those the server has not, and is tested on that group's test samples.
 
-    Groups beyond the number of clients are left out.
+    Where data have domains (weathers), on the test samples of those it trains on. Groups beyond the number of clients
+    are left out.
     """
 
     def assign(self, y: Ints, group: Ints, num_clients: int, rng: Rng) -> list[Ints]:

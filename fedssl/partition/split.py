@@ -21,7 +21,9 @@ from fedssl.partition.base import Ints, LabelRule, Partition, by_group, check_cl
 from fedssl.partition.shares import draw_to_shares
 from fedssl.rng import Rng
 
-_VERSION = 1
+_VERSION = 2
+BACKGROUND = -2
+"""What a client is told of an annotated scene without boxes."""
 _SERVER = ("server_index", "server_label")
 
 
@@ -33,11 +35,11 @@ def _nothing() -> Ints:
 class Split:
     """Who holds which samples: client k has `train_index[train_offsets[k]:train_offsets[k + 1]]`.
 
-    All arrays are int64. `label` (what the client was told, -1 if nothing) and `truth` (-1 unknown)
-    go with `train_index`. `validation_*` index the training split, but nobody trains on them;
+    All arrays are int64. `label` (what the client was told, -1 if nothing, else a class or `BACKGROUND`) and
+    `truth` (-1 unknown) go with `train_index`. `validation_*` index the training split, but nobody trains on them;
     `test_*` index the test split. Clients may share validation and test samples, never training
     samples. `dropped` counts training samples that nobody got. `server_index` (sorted) are training samples of the
-    server, all of known class: `server_label`.
+    server, none of them in `validation_index`: `server_label`, what it was told, -1 for scenes without boxes.
     """
 
     train_index: Ints
@@ -86,13 +88,13 @@ class Split:
         kinds = np.where(holders == most, LOCALLY_UNSEEN, GLOBALLY_UNSEEN).astype(np.int8)
         kinds[holders == 0] = ABSENT
         kinds[self.truth[known & (self.label >= 0)]] = SEEN
-        kinds[self.server_label] = SEEN
+        kinds[self.server_label[self.server_label >= 0]] = SEEN
         return kinds
 
     def client(self, client_id: int) -> Indices:
         """Give a client's samples."""
         index = _cut(self.train_index, self.train_offsets, client_id)
-        told = _cut(self.label, self.train_offsets, client_id) >= 0
+        told = _cut(self.label, self.train_offsets, client_id) != -1
         return Indices(
             index[told],
             index[~told],
@@ -105,7 +107,7 @@ class Split:
         return Indices(self.server_index, _nothing())
 
     def given(self, n_train: int) -> Ints:
-        """Give the label told for each sample of the training split, -1 where none was; the server's are true."""
+        """Give the label told for each sample of the training split, -1 or `BACKGROUND` where none was."""
         out = np.full(n_train, -1, np.int64)
         out[self.train_index] = self.label
         out[self.server_index] = self.server_label
@@ -162,18 +164,24 @@ def make_split(
     """
     rng = Rng(seed)
     y, group = dataset.train.y, dataset.train.group
-    free, server = _reserve(dataset)
+    free, reserved = _reserve(dataset)
+    seen, shared = partition.num_seen(y[free], dataset.num_classes), labels.shares_with_server()
+    drawn = free[:0] if shared else _drawn_for_server(dataset, free, labels, seen, rng)
+    free = np.setdiff1d(free, drawn, assume_unique=True)
     groups = partition.client_groups(group[free], num_clients)
     offered = free if groups is None else free[np.isin(group[free], groups)]
     pool = offered[stratified(y[offered], validation, rng.numpy("validation"))]
     rest = np.setdiff1d(offered, pool, assume_unique=True)
+    if shared:
+        drawn = _drawn_for_server(dataset, np.setdiff1d(free, pool), labels, seen, rng)
+    server, server_label = _told_server(y, reserved, drawn, labels, seen, rng)
     check_clients(len(rest), num_clients)
     if groups is None:
         parts = partition.assign(y[rest], group[rest], num_clients, rng)
     else:
         parts = by_group(group[rest], groups)
     seen, held = partition.num_seen(y[rest], dataset.num_classes), np.concatenate(parts)
-    told = _told(y[rest], parts, labels, (seen, dataset.num_classes), rng)
+    told = _told(dataset, rest, parts, labels, seen, rng)
     val, test = _scored(dataset, pool, [rest[part] for part in parts], groups, rng)
     return Split(
         train_index=rest[held],
@@ -187,24 +195,52 @@ def make_split(
         class_names=dataset.class_names,
         dropped=len(free) - len(pool) - len(held),
         server_index=server,
-        server_label=y[server],
+        server_label=server_label,
     )
 
 
-def _told(y: Ints, parts: Sequence[Ints], labels: LabelRule, classes: tuple[int, int], rng: Rng) -> Ints:
-    """Give the label told for each of `y`, -1 if none; `classes` counts those that may have labels, and all."""
-    seen, num_classes = classes
-    labelled = np.concatenate(labels.choose(np.where(y < seen, y, -1), parts, num_classes, rng))
+def _told(dataset: Dataset, index: Ints, parts: Sequence[Ints], labels: LabelRule, seen: int, rng: Rng) -> Ints:
+    """Give the label told for each of these training samples, -1 if none; classes below `seen` may have labels."""
+    y = dataset.train.y[index]
+    marked, num_classes = _classes(dataset, index, seen)
+    labelled = np.concatenate(labels.choose(marked, parts, num_classes, rng))
+    named = labelled[y[labelled] >= 0]
     told = np.full(len(y), -1, np.int64)
-    told[labelled] = labels.told(y[labelled], seen, rng)
+    told[labelled] = BACKGROUND
+    told[named] = labels.told(y[named], seen, rng)
     return told
 
 
+def _classes(dataset: Dataset, index: Ints, seen: int) -> tuple[Ints, int]:
+    """Give the classes that label rules go by, -1 where there may be no label, and their number.
+
+    Annotated scenes without boxes are a class more.
+    """
+    y, train = dataset.train.y[index], dataset.train
+    marked = np.where(train.background[index], dataset.num_classes, np.where(y < seen, y, -1))
+    return marked, dataset.num_classes + int(train.holds_boxes)
+
+
+def _drawn_for_server(dataset: Dataset, free: Ints, labels: LabelRule, seen: int, rng: Rng) -> Ints:
+    """Give those of the training samples `free` that the rule gives the server."""
+    return free[labels.for_server(*_classes(dataset, free, seen), rng)]
+
+
+def _told_server(y: Ints, reserved: Ints, drawn: Ints, labels: LabelRule, seen: int, rng: Rng) -> tuple[Ints, Ints]:
+    """Give the server's samples, sorted, and their labels: of `reserved` the true ones, of `drawn` those told."""
+    told, named = y.copy(), drawn[y[drawn] >= 0]
+    told[named] = labels.told(y[named], seen, rng)
+    server = np.union1d(reserved, drawn)
+    return server, told[server]
+
+
 def _reserve(dataset: Dataset) -> tuple[Ints, Ints]:
-    """Give the training samples that clients may have, and the server's own: those of its groups, of known class."""
-    everything = np.arange(len(dataset.train))
-    reserved = np.isin(dataset.train.group, dataset.server_groups)
-    return everything[~reserved], everything[reserved & (dataset.train.y >= 0)]
+    """Give the training samples that clients may have, and the server's own: those of its groups that are labelled."""
+    train = dataset.train
+    reserved = np.isin(train.group, dataset.server_groups)
+    # A scene without boxes has no class, but is labelled: it is all background.
+    labelled = train.background | (train.y >= 0)
+    return np.flatnonzero(~reserved), np.flatnonzero(reserved & labelled)
 
 
 def _scored(
@@ -216,9 +252,24 @@ def _scored(
         val = by_group(dataset.train.group[pool], groups)
         if (dataset.test.group >= 0).any():
             return val, by_group(dataset.test.group, groups)
+        if dataset.domain_names:
+            return val, [_same_domains(dataset, index) for index in held]
     else:
         val = draw_to_shares(dataset.train.y[pool], mine, dataset.num_classes, rng, "client validation")
-    return val, draw_to_shares(dataset.test.y, mine, dataset.num_classes, rng, "client test")
+    known = np.flatnonzero(dataset.test.y >= 0)
+    drawn = draw_to_shares(dataset.test.y[known], mine, dataset.num_classes, rng, "client test")
+    return val, [known[index] for index in drawn]
+
+
+def _same_domains(dataset: Dataset, index: Ints) -> Ints:
+    """Give the test samples of the domains (weathers) of these training samples.
+
+    Where none of them has a domain: the test samples without one, or all if there are none.
+    """
+    mine, test = np.unique(dataset.train.domain[index]), dataset.test.domain
+    if mine.tolist() == [-1]:
+        return np.flatnonzero(test < 0) if (test < 0).any() else np.arange(len(test))
+    return np.flatnonzero(np.isin(test, mine[mine >= 0]))
 
 
 def cached_split(

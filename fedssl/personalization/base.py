@@ -25,6 +25,12 @@ class PersonalizationHook:
     """Does nothing; the base of all personalization hooks."""
 
     name: ClassVar[str] = ""
+    needs_logits: ClassVar[bool] = False
+    """Whether the hook trains or mixes classifiers, so that it serves no task without logits."""
+
+    def prepare(self, model: torch.nn.Module) -> None:
+        """Look at the network, once in each process and before anything else. Raises ConfigError."""
+        del model
 
     def keeps(self, name: str) -> bool:
         """Say whether the tensor of this name never leaves the client."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,6 +24,8 @@ class Finetune(PersonalizationHook):
     batch_size: int = option(32, "samples a step", low=1)
     momentum: float = option(0.9, "momentum of SGD", low=0, below=1)
     part: str = option("all", "tensors that train", choices=("all", "head"))
+
+    needs_logits: ClassVar[bool] = True
 
     def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> Personal:
         """Train `model` in place; without labelled samples it stays as it is."""

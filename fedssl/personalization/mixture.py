@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 
@@ -47,6 +47,8 @@ class MixtureOfHeads(PersonalizationHook):
         "weights of a client without labels: equal, or by the samples a head was trained on; others begin equal",
         choices=("uniform", "size"),
     )
+
+    needs_logits: ClassVar[bool] = True
 
     def personalize(self, model: torch.nn.Module, memory: dict[str, Any], data: ClientData, rng: Rng) -> Personal:
         """Give the mixture of the received head and one trained on the client's labels."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedssl.files import write_atomically
-from fedssl.report import clusters, open_world, reliability, rounds, split, spread, tables, users
+from fedssl.report import clusters, detection, open_world, reliability, rounds, split, spread, tables, users
 from fedssl.report.canvas import save
 from fedssl.report.run import Run, clients_table, read, rounds_table
 
@@ -33,7 +33,7 @@ FILES = {
     "metrics.jsonl": "one object a round",
     "clients.parquet": "one row a client and evaluation",
     "reliability.json": "confidence, accuracy and count by bin",
-    "method.json": "embeddings and reconstructions",
+    "method.json": "what the method tells: embeddings, reconstructions, boxes on pictures",
     "open_world.json": "kinds of classes, matching, confusion matrix and a plane of features",
     "summary.json": "final and best values",
     "model.safetensors": "the final model",
@@ -98,6 +98,24 @@ CAPTIONS = {
         "Pseudo-labels",
         "How much of the unlabelled data the method used and, where its truth is known, how much of that was right.",
     ),
+    "domains": (
+        "Weather",
+        "Mean average precision on the same test pictures in each weather. Solid: the global model; dashed: clients' "
+        "own models after local training; dotted: the model after the server's warm-up, under which none should end.",
+    ),
+    "classes": (
+        "Classes",
+        "A rare class has few boxes, so its precision is coarse.",
+    ),
+    "pseudo_boxes": (
+        "Pseudo-boxes",
+        "Quality of the boxes that clients train on, against true boxes that no training sees, and how many there are.",
+    ),
+    "pictures": (
+        "Pictures",
+        "The same test pictures in each weather: true boxes, and what the model finds as training goes on. Colours "
+        "tell classes; dashed boxes have a score under 0.5.",
+    ),
     "split": (
         "The split",
         "Training samples by client and class; labelled ones by the label the client was told.",
@@ -147,8 +165,11 @@ def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list
     table, clients = rounds_table(run.records), clients_table(run)
     best = int(result.best["round"]) if "round" in result.best else None
     world = open_world.open_world_of(run.open_world)
+    pseudo_boxes = detection.pseudo_boxes_figure(table)
     drawn = {
         "scores": rounds.scores_figure(table, clients, result.metric, best),
+        "domains": detection.domains_figure(table),
+        "classes": detection.classes_figure(result.final),
         "kinds": open_world.kinds_figure(table, result.metric),
         "confusion": clusters.confusion_figure(world) if world else None,
         "features": clusters.features_figure(world) if world else None,
@@ -159,7 +180,9 @@ def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list
         "embeddings": users.embeddings_figure(run.method, clients, result.metric),
         "reconstructions": users.reconstructions_figure(run.method, clients, result.metric),
         "reliability": reliability.reliability_figure(run.reliability),
-        "pseudo": rounds.pseudo_figure(table),
+        "pseudo_boxes": pseudo_boxes,
+        "pseudo": rounds.pseudo_figure(table) if pseudo_boxes is None else None,
+        "pictures": detection.pictures_figure(run.method),
         "split": split.split_figure(held) if held is not None else None,
         "cost": rounds.cost_figure(table),
     }

@@ -28,9 +28,14 @@ ORDER = (
     "ece",
     "uncalibrated_ece",
     "brier",
+    "map50",
+    "map50_total",
+    "map75",
 )
 NONE = "\N{EN DASH}"
-SHARES = ("accuracy", "macro_f1", "map", "nmi", "pseudo_")
+SHARES = ("accuracy", "macro_f1", "map", "ap50", "nmi", "pseudo_")
+BOXES = {"map50_": "mAP at IoU 0.50", "ap50_": "AP at IoU 0.50"}
+"""Prefixes of metrics by weather and by class."""
 WORDS = {
     "accuracy_all": "accuracy on all classes",
     "accuracy_all_paper": "accuracy on all classes (seen and unseen matched apart)",
@@ -46,6 +51,7 @@ WORDS = {
     "brier": "Brier score",
     "map50": "mAP at IoU 0.50",
     "map75": "mAP at IoU 0.75",
+    "map50_total": "mAP at IoU 0.50, mean over weathers",
 }
 
 
@@ -62,7 +68,10 @@ class Outcome:
 def title(metric: str) -> str:
     """Give a metric's name in words."""
     base = metric.removeprefix(PERSONAL)
-    words = WORDS.get(base, base.replace("_", " "))
+    words = WORDS.get(base) or next(
+        (f"{text}, {base.removeprefix(prefix)}" for prefix, text in BOXES.items() if base.startswith(prefix)),
+        base.replace("_", " "),
+    )
     return f"{words}, personalised" if base != metric else words
 
 
@@ -152,9 +161,11 @@ def warnings(run: Run, split: Split | None) -> list[str]:
     """Give what to know before the numbers: stops, failures, dropped and truth-free samples."""
     found = _status_warnings(run)
     found += _failures(run)
+    if run.method.get("collapsed") is True:
+        found.append(_collapsed(run.method))
     if split is not None and split.num_dropped:
         found.append(f"{split.num_dropped} training samples were dropped by the partition: nobody has them.")
-    if split is not None and split.num_unknown:
+    if split is not None and split.num_unknown and not _finds_boxes(run):
         found.append(_truth_free(split))
     return found
 
@@ -167,11 +178,18 @@ def _status_warnings(run: Run) -> list[str]:
         reached = f"{len(run.records)} of {planned} rounds are in the journal"
         found.append(f"This run is {run.status}{reason}: {reached}; all values below are of those.")
     gone = [name for name in run.missing if name != "summary.json"]
-    if run.main_metric.startswith(PERSONAL) and "reliability.json" in gone:
-        gone.remove("reliability.json")  # it is of the global model, which such a run does not score
+    if (run.main_metric.startswith(PERSONAL) or _finds_boxes(run)) and "reliability.json" in gone:
+        gone.remove("reliability.json")  # it is of the global model's classes, which such a run does not score
     if gone:
         found.append(f"Not in the run directory, so left out or rebuilt from the journal: {', '.join(gone)}.")
     return found
+
+
+def _collapsed(told: Record) -> str:
+    """Say how far a run fell below the model that it began with."""
+    metric = str(told.get("main_metric", "map50"))
+    before, after = (shown(metric, _numbers(told.get(name)).get(metric)) for name in ("warm_up", "final"))
+    return f"Collapsed: the run ended below its warm-up, at a test {title(metric)} of {after} after {before}."
 
 
 def _failures(run: Run, limit: int = 12) -> list[str]:
@@ -197,6 +215,11 @@ def ranges(numbers: list[int]) -> str:
         else:
             parts.append([value])
     return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _finds_boxes(run: Run) -> bool:
+    """Say whether the run is a detector's: what is true of a picture are then boxes, and its class is none."""
+    return run.choice("model") == "detector" or run.main_metric.removeprefix(PERSONAL).startswith("map50")
 
 
 def _truth_free(split: Split) -> str:

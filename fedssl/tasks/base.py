@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedssl.data.base import Dataset, Samples
+from fedssl.data.modality import model_input
 from fedssl.metrics.by_client import by_client
 from fedssl.registry import Registry
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 Logits = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Kinds = NDArray[np.int8]
+Answers: TypeAlias = Any
+"""What a model says of some samples, in their order: logits where a task has them, else as the task documents."""
+Truth: TypeAlias = Any
+"""What is true of the same samples: their classes where a task has logits, else as the task documents."""
 
 
 class Task(ABC):
@@ -28,29 +35,57 @@ class Task(ABC):
 
     name: ClassVar[str] = ""
     main_metric: ClassVar[str] = ""
+    has_logits: ClassVar[bool] = True
+    """Whether answers are logits (n, classes), which can be calibrated, and truth is classes (n,)."""
 
     @abstractmethod
-    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
-        """Give the model's outputs for all batches, one row a sample; the model stays as it was."""
+    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Answers:
+        """Give the model's answers for all batches; the model stays as it was."""
+
+    def truth(self, dataset: Dataset, samples: Samples, index: Ints) -> Truth:
+        """Give what is true of some samples of one of the data set's splits; default: their classes, -1 unknown."""
+        del dataset
+        return samples.y[index]
 
     @abstractmethod
-    def score(self, logits: Logits, y: Ints, kinds: Kinds) -> dict[str, float]:
-        """Give the metrics; rows with y = -1 (unknown) are left out, NaN where none is left."""
+    def score(self, answers: Answers, truth: Truth, kinds: Kinds) -> dict[str, float]:
+        """Give the metrics; samples of unknown truth are left out, NaN where none is left."""
 
     def by_client(
-        self, logits: Logits, y: Ints, index: Ints, offsets: Ints, kinds: Kinds
+        self, answers: Answers, truth: Truth, index: Ints, offsets: Ints, kinds: Kinds
     ) -> dict[str, NDArray[np.float64]]:
         """Give each client's metrics (clients,), `main_metric` among them; NaN for one without samples.
 
         Client c holds the rows `index[offsets[c]:offsets[c + 1]]`.
         """
         del kinds
-        return by_client(logits, y, index, offsets)
+        return by_client(answers, truth, index, offsets)
 
     def by_class(self, logits: Logits, y: Ints) -> Logits:
         """Give the logits with column c for class c, which they have unless a task finds classes itself."""
         del y
         return logits
+
+
+def inputs(dataset: Dataset, samples: Samples, index: Ints, size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Give samples of one of the data set's splits as models take them, `size` at a time."""
+    import torch
+
+    for start in range(0, len(index), size):
+        x = torch.from_numpy(samples.x[index[start : start + size]]).to(device)
+        yield model_input(x, dataset.mean, dataset.std, dataset.limit)
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put the model into eval mode, so that no buffer changes; then restore every module's mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 TASKS: Registry[Task] = Registry("task", "fedssl.tasks")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedssl.metrics import classification as metrics
-from fedssl.tasks.base import Ints, Kinds, Logits, Task, register
+from fedssl.tasks.base import Ints, Kinds, Logits, Task, evaluating, register
 
 
 def predict(model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
@@ -17,14 +17,8 @@ def predict(model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits
 
     Every module's mode is restored, and no buffer changes.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            parts = [model(x).logits.float().cpu().numpy() for x in x_batches]
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        parts = [model(x).logits.float().cpu().numpy() for x in x_batches]
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 

@@ -43,6 +43,7 @@ def scores_of(path: Path) -> Any:
     return importlib.import_module("long_form").Scores(path)
 
 
+@pytest.mark.slow
 def test_every_run_is_there_once_and_composes(
     runs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,3 +190,16 @@ def test_a_client_without_labels_answers(method: str):
     update = update_of(reply)
     assert update.num_examples == (0 if method == "fedavg" else app.load(to_json(chosen)).data.client(1).num_examples)
     assert set(update.state) == set(state)
+
+
+@pytest.mark.parametrize("message_type", ["train.train", "evaluate"])
+def test_all_test_samples_are_scored_if_asked_in_training_too(message_type: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(toys.Toy, "scores_trained_model", True)
+    number = {}
+    for personal_on in ("own", "all"):
+        chosen = toys.experiment(evaluation={"personal_on": personal_on})
+        reply, _ = ask(chosen, message_type, state=state_of(chosen))
+        number[personal_on] = reply.content.metric_records["test"]["num_examples"]
+    data = app.load(to_json(chosen)).data.client(0)
+    assert number == {"own": len(data.indices.test), "all": len(data.dataset.test)}
+    assert number["own"] < number["all"]

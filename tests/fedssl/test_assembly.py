@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import toys
 
 from clients.local_data import LocalData
 from fedssl.assembly import assemble, split_of
-from fedssl.config import ConfigError
+from fedssl.config import ConfigError, Experiment
 from fedssl.data.base import SOURCES
 from fedssl.data.cache import open_dataset
 from fedssl.methods.base import METHODS, check_task
@@ -29,7 +30,7 @@ def test_a_method_that_works_with_one_personalization_refuses_others(monkeypatch
 
 
 def test_a_method_that_does_not_serve_the_task_of_the_data_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(METHODS.get("fixmatch"), "tasks", ("detection",))
+    monkeypatch.setattr(METHODS.get("fixmatch"), "tasks", ("counting",))
     chosen = toys.experiment(method={"name": "fixmatch"})
     others = ", ".join(name for name in METHODS.names() if name != "fixmatch" and serves(name))
     text = f"method='fixmatch': must be one that serves the task classification of data=digits: {others}$"
@@ -37,9 +38,9 @@ def test_a_method_that_does_not_serve_the_task_of_the_data_is_refused(monkeypatc
         assemble(chosen)
     with pytest.raises(ConfigError, match=text):
         check(chosen)
-    monkeypatch.setattr(SOURCES.get("digits"), "task", "detection")
+    monkeypatch.setattr(SOURCES.get("digits"), "task", "counting")
     check_task("fixmatch", "digits")
-    with pytest.raises(ConfigError, match=r"method='fedavg'.* task detection of data=digits: fixmatch$"):
+    with pytest.raises(ConfigError, match=r"method='fedavg'.* task counting of data=digits: fixmatch$"):
         check_task("fedavg", "digits")
 
 
@@ -78,3 +79,36 @@ def test_clients_are_told_the_kinds_of_the_split():
     data = local.client(0)
     assert set(local.dataset.train.y[data.labelled]) == set(range(6))
     assert set(local.dataset.train.y[data.unlabelled]) == {*range(6), 6, 7}
+
+
+def detection(**fields: Any) -> Experiment:
+    chosen = {"method": {"name": "ssfl"}, "data": {"name": "shapes_synthetic"}, "model": {"name": "detector"}}
+    return toys.experiment(**chosen, **fields)
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "centroid"])
+def test_a_task_without_logits_has_nothing_to_calibrate(calibration: str):
+    text = f"^calibration='{calibration}': must be none: the task detection has no logits$"
+    with pytest.raises(ConfigError, match=text):
+        assemble(detection(calibration={"name": calibration}))
+    assert assemble(detection()).calibration.name == "none"
+
+
+@pytest.mark.parametrize(("method", "data"), [("semipfl", "imu_synthetic"), ("pfedhn", "digits")])
+def test_a_method_without_a_global_model_has_nothing_to_calibrate(method: str, data: str):
+    chosen = {"method": {"name": method}, "data": {"name": data}, "personalization": {"name": "method"}}
+    with pytest.raises(ConfigError, match=f"^calibration='temperature': must be none with method={method}$"):
+        assemble(toys.experiment(**chosen, calibration={"name": "temperature"}))
+    assert assemble(toys.experiment(**chosen)).calibration.name == "none"
+    assert assemble(toys.experiment(calibration={"name": "temperature"})).calibration.name == "temperature"
+
+
+@pytest.mark.parametrize("hook", ["finetune", "mixture"])
+def test_a_hook_that_trains_classifiers_needs_logits(hook: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(METHODS.get("ssfl"), "personalizations", ())
+    text = f"^personalization='{hook}': must be one of local_head, local_norm, local_only, none: the task detection"
+    with pytest.raises(ConfigError, match=text):
+        assemble(detection(personalization={"name": hook}))
+    for name in ("local_head", "local_norm", "local_only", "none"):
+        assert assemble(detection(personalization={"name": name})).personalization.name == name
+    assert assemble(toys.experiment(personalization={"name": hook})).personalization.name == hook

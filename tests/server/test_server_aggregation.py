@@ -202,3 +202,14 @@ def test_krum_does_not_see_counters():
 def test_other_strategies_are_refused(name: str):
     with pytest.raises(ConfigError, match=f"aggregation='{name}': must be one of FedAdagrad, FedAdam"):
         Aggregator({"name": name}, PARAMETERS)
+
+
+@pytest.mark.parametrize("name", ["FedAvgM", "FedAdam"])
+def test_a_rule_with_a_memory_begins_anew_when_more_tensors_come(name: str):
+    aggregator, server = Aggregator({"name": name}, PARAMETERS), model()
+    part = {"w": server["w"] + 1}
+    aggregator.average(server, answers([part, part]), 1)
+    found = aggregator.average(server, answers([moved(1.0, server)] * 2), 2)
+    fresh = Aggregator({"name": name}, PARAMETERS).average(server, answers([moved(1.0, server)] * 2), 2)
+    assert found.keys() == server.keys()
+    assert all(torch.equal(found[key], fresh[key]) for key in found)

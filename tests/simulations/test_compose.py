@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedssl.config import ConfigError, Experiment, to_json
-from fedssl.data.cifar import Cifar10
-from fedssl.data.wisdm import Wisdm
+from fedssl.data.base import SOURCES
+from server.app import for_clients
 from simulations import compose
 from simulations.compose import check, compose_experiment, expand, experiments
 from simulations.listing import describe
@@ -182,25 +182,40 @@ def test_files_are_named_from_the_root(tmp_path: Path, monkeypatch: pytest.Monke
     assert (compose_experiment([]).method_file, made.out) == ("", "")
 
 
+@pytest.mark.parametrize("name", ["warm up, second.safetensors", "a=b"])
+def test_weights_of_a_warm_up_are_named_from_the_root(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given in (name, f"{tmp_path}/{name}"):
+        made = compose_experiment(["method=fedsto", f"method.warm_up_weights={given}"])
+        assert made.method["warm_up_weights"] == f"{tmp_path}/{name}"
+        sent = for_clients(made).method
+        assert {**sent, "warm_up_weights": f"{tmp_path}/{name}"} == made.method
+        assert "warm_up_weights" not in sent
+    for kept in ("", "auto"):
+        assert compose_experiment(["method=ssfl", f"method.warm_up_weights={kept}"]).method["warm_up_weights"] == kept
+
+
 def test_the_address_of_a_cluster_is_kept_verbatim() -> None:
     assert compose_experiment(["engine.address=127.0.0.1:6379"]).engine.address == "127.0.0.1:6379"
 
 
 @pytest.mark.parametrize("name", experiments())
 def test_each_preset_composes_and_says_what_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "needs data.path=" in (compose.CONF / "experiment" / f"{name}.yaml").read_text():
+    text = (compose.CONF / "experiment" / f"{name}.yaml").read_text()
+    if "needs data.path=" in text:
         with pytest.raises(ConfigError, match=r"data\.path"):
             compose_experiment([f"experiment={name}"])
-        for source in (Cifar10, Wisdm):
-            monkeypatch.setattr(source, "fingerprint", lambda _: "files")
+        (source,) = (line.split()[-1] for line in text.splitlines() if "override /data: " in line)
+        monkeypatch.setattr(SOURCES.get(source), "fingerprint", lambda _: "files")
     made = compose_experiment([f"experiment={name}"])
     assert check(made) == made
     assert f"{name}: " in describe("experiments")
-    text = (compose.CONF / "experiment" / f"{name}.yaml").read_text()
     first, second = text.splitlines()[:2]
     assert first == "# @package _global_"
     assert f"{name}: {second.lstrip('# ')}\n" in describe("experiments")
-    assert "accuracy" in second
+    assert "accuracy" in second or "mAP" in second
     assert " min" in second or " s)" in second
 
 

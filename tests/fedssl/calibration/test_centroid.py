@@ -101,6 +101,25 @@ def test_statistics_that_do_not_fit_are_refused(change: dict[str, torch.Tensor],
         hook().check({name: value for name, value in good.items() if name != "class_counts"})
 
 
+def test_what_a_round_tells_of_its_centroids_by_hand():
+    answer = Answer(0, statistics(rows(0, 10, 80, 90), [1], rows(60), [4]))
+    before, made = {"centroids": rows(90, 0)}, {"centroids": rows(0, 90)}
+    told = hook().tell(before, made, [answer])
+    # Class 1 lies 30 degrees from its centroid; both centroids changed places.
+    assert told == pytest.approx(
+        {
+            "centroid_alignment": 0.75**0.5,
+            "centroid_largest": 0.5,
+            "centroid_smallest": 0.5,
+            "centroid_kept": 0.0,
+            "centroid_id_changes": 2.0,
+        },
+        abs=1e-6,
+    )
+    assert "centroid_kept" not in hook().tell({}, made, [answer])
+    assert hook().tell(before, {}, [answer]) == {}
+
+
 class Features(torch.nn.Module):
     """Takes a picture's pixels for its features."""
 

@@ -1,4 +1,4 @@
-"""Tiny data sets of pictures and of sensor windows, and the clients that hold parts of them."""
+"""Tiny data sets of pictures, of sensor windows and of scenes, and the clients that hold parts of them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture
-def client(dataset: Dataset, windows: Dataset) -> MakeClient:
+def client(dataset: Dataset, windows: Dataset, scenes: Dataset) -> MakeClient:
     """Give a maker of client 1 with the first samples labelled and the next ones unlabelled."""
 
-    def make(num_labelled: int, num_unlabelled: int, *, sensing: bool = False) -> ClientData:
-        chosen = windows if sensing else dataset
+    def make(num_labelled: int, num_unlabelled: int, *, sensing: bool = False, detecting: bool = False) -> ClientData:
+        chosen = scenes if detecting else windows if sensing else dataset
         index = np.arange(NUM_TRAIN, dtype=np.int64)
         held = index[num_labelled : num_labelled + num_unlabelled]
         indices = Indices(index[:num_labelled], held, test=np.arange(NUM_TEST, dtype=np.int64))
@@ -57,3 +57,25 @@ def windows() -> Dataset:
     train, test = samples(NUM_TRAIN, NUM_SERVER), samples(NUM_TEST, 0)
     names, mean, std = ("a", "b", "c"), (0.0,) * 3, (3.0,) * 3
     return Dataset("tiny windows", train, test, names, mean, std, "tiny windows", limit=1.0, server_groups=(0, 2, 3))
+
+
+@pytest.fixture
+def scenes() -> Dataset:
+    """Give dark pictures of 64 pixels with one bright square each, but for every eighth, which has none."""
+    rng = np.random.default_rng(2)
+
+    def samples(count: int) -> Samples:
+        y = np.where(np.arange(count) % 8 == 7, -1, np.arange(count, dtype=np.int64) % 3)
+        x = rng.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
+        boxes = []
+        for i in np.flatnonzero(y >= 0):
+            left, top, side = (int(v) for v in rng.integers([4, 4, 16], [30, 30, 32]))
+            x[i, top : top + side, left : left + side, y[i]] = 250
+            boxes.append([left, top, left + side, top + side])
+        offsets = np.cumsum([0, *(y >= 0)], dtype=np.int64)
+        group, domain = np.full(count, -1, np.int64), np.arange(count, dtype=np.int64) % 2
+        return Samples(x, y, group, np.array(boxes, np.float32), y[y >= 0], offsets, domain)
+
+    train, test = samples(NUM_TRAIN), samples(NUM_TEST)
+    names, zeros, ones = ("a", "b", "c"), (0.0,) * 3, (1.0,) * 3
+    return Dataset("tiny scenes", train, test, names, zeros, ones, "tiny scenes", domain_names=("cloudy", "rainy"))

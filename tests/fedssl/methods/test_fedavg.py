@@ -39,6 +39,10 @@ class Ones:
     seen: list[list[int]] = field(default_factory=list)
 
     @property
+    def dataset(self) -> Any:
+        return SimpleNamespace(train=SimpleNamespace(holds_boxes=False))
+
+    @property
     def labelled(self) -> NDArray[np.int64]:
         return np.arange(self.num_labelled, dtype=np.int64)
 
@@ -117,3 +121,15 @@ def test_a_snapshot_does_not_follow_the_model():
     with torch.no_grad():
         model.w += 1
     assert taken["w"].tolist() == [0.0, 0.0]
+
+
+def test_a_subclass_serves_detection_only_if_it_says_so():
+    class Mine(FedAvg):
+        pass
+
+    class Detecting(FedAvg):
+        tasks = ("detection",)
+
+    assert FedAvg.tasks == ("classification", "sensing", "detection")
+    assert Mine.tasks == ("classification", "sensing")
+    assert Detecting.tasks == ("detection",)

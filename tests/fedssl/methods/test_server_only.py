@@ -46,6 +46,8 @@ class Rebuilds(Scores):
 class Ones:
     """Samples that are all x = 1, y = 0."""
 
+    dataset = SimpleNamespace(train=SimpleNamespace(holds_boxes=False))
+
     def __init__(self, count: int) -> None:
         self.labelled = np.arange(count, dtype=np.int64)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedssl.partition.base import LABELS
-from fedssl.partition.labels import AsIs, ClientCount, ClientRate, NoLabels, SomeClients, TotalCount
+from fedssl.partition.labels import AsIs, AtServer, ClientCount, ClientRate, NoLabels, SomeClients, TotalCount
 from fedssl.rng import Rng
 
 Y = np.array([0] * 20 + [1] * 7 + [2] * 3 + [-1] * 10)
@@ -72,3 +72,16 @@ def test_noise_replaces_an_exact_share_by_other_classes_uniformly():
     assert counts[1:].min() > 200
     assert counts[1:].max() < 300
     np.testing.assert_array_equal(AsIs().told(y, 5, Rng(0)), y)
+
+
+def test_at_server_draws_so_many_of_each_class():
+    y = np.array([0, 0, 0, 1, 1, 2, -1, -1])
+    mine = AtServer(count=2).for_server(y, 3, Rng(0))
+    assert not AtServer().shares_with_server()
+    assert np.bincount(y[mine]).tolist() == [2, 2, 1]
+    # round(0.5 n), one at least: 2 of 3, 1 of 2, 1 of 1.
+    mine = AtServer(rate=0.5, copies=True).for_server(y, 3, Rng(0))
+    assert AtServer(copies=True).shares_with_server()
+    assert np.bincount(y[mine]).tolist() == [2, 1, 1]
+    assert (np.diff(mine) > 0).all()
+    assert [part.tolist() for part in AtServer().choose(y, [np.arange(4)], 3, Rng(0))] == [[]]

@@ -131,3 +131,45 @@ def test_a_split_with_a_server_is_stored_whole(people, tmp_path):
     assert loaded.server_index.tolist() == split.server_index.tolist()
     assert loaded.given(120).tolist() == split.given(120).tolist()
     assert made(replace(people, server_groups=()), clients=3).sha256 != split.sha256
+
+
+def test_a_client_is_tested_on_the_domains_it_trains_on(people):
+    """Groups 8 and 9 have a domain each, 12 has both; nobody's domain 2 is in no client's test."""
+    group = people.train.group
+    domain = np.select([group == 8, group == 9, group == 12], [0, 1, np.arange(120) % 8 // 4], 2)
+    train = replace(people.train, domain=domain)
+    test = replace(people.test, group=np.full(36, -1), domain=np.arange(36) % 4 - 1)
+    split = made(replace(people, train=train, test=test, domain_names=("dry", "wet", "dark")))
+    expected = [np.flatnonzero(np.isin(test.domain, held)).tolist() for held in ([0], [1], [0, 1])]
+    assert [split.client(client).test.tolist() for client in range(3)] == expected
+    assert [len(part) for part in expected] == [9, 9, 18]
+
+
+@pytest.mark.parametrize("without", [True, False])
+def test_clients_without_a_domain_are_tested_on_pictures_without_one_or_on_all(people, without):
+    train = replace(people.train, domain=np.where(people.train.group == 8, 0, -1))
+    test = replace(people.test, group=np.full(36, -1), domain=np.arange(36) % 3 - without)
+    split = made(replace(people, train=train, test=test, domain_names=("dry", "wet", "dark")))
+    others = list(range(0, 36, 3)) if without else list(range(36))
+    expected = [list(range(int(without), 36, 3)), others, others]
+    assert [split.client(client).test.tolist() for client in range(3)] == expected
+
+
+def test_own_test_samples_of_other_partitions_are_of_known_class(people):
+    y = people.test.y.copy()
+    y[:6] = -1
+    split = made(replace(people, test=replace(people.test, y=y)), Iid(), ClientRate(rate=0.1))
+    assert len(split.test_index) == 3 * 20
+    assert not np.isin(split.test_index, np.arange(6)).any()
+
+
+def test_a_scene_of_the_servers_without_boxes_is_labelled(people):
+    y = np.where(np.arange(120) < 8, -1, people.train.y)
+    offsets = np.zeros(121, np.int64)
+    scenes = replace(people, train=replace(people.train, y=y, box_offsets=offsets))
+    split = made(scenes, labels=ClientRate(rate=0.0))
+    assert split.server_index.tolist() == np.flatnonzero(people.train.group == 5).tolist()
+    assert split.server_label[:2].tolist() == [-1, -1]
+    assert split.kinds.tolist() == [SEEN] * 3
+    only = replace(split, server_index=split.server_index[:2], server_label=split.server_label[:2])
+    assert only.kinds.tolist() == [1, 1, 1]

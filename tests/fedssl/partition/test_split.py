@@ -8,7 +8,7 @@ import pytest
 from fedssl.config import ConfigError
 from fedssl.partition.dirichlet import Dirichlet
 from fedssl.partition.iid import Iid
-from fedssl.partition.labels import AsIs, ClientRate, TotalCount
+from fedssl.partition.labels import AsIs, AtServer, ClientRate, NoLabels, TotalCount
 from fedssl.partition.shares import class_counts, draw_to_shares
 from fedssl.partition.split import Split, cached_split, make_split
 from fedssl.rng import Rng
@@ -147,3 +147,45 @@ def test_cached_split_is_computed_once_for_its_arguments(dataset, tmp_path, monk
     for change in ({"seed": 4}, {"labels": ClientRate(rate=0.5)}, {"num_clients": 5}):
         assert cached(**change).sha256 != first.sha256
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_rule_gives_the_server_labelled_samples_and_clients_the_rest(dataset):
+    split = made(dataset, labels=AtServer(count=8))
+    assert np.bincount(split.server_label).tolist() == [8] * 5
+    np.testing.assert_array_equal(split.server_label, dataset.train.y[split.server_index])
+    assert not set(split.server_index) & set(split.train_index)
+    assert not set(split.server_index) & set(split.validation_index)
+    assert (split.label == -1).all()
+    assert len(split.server_index) + len(split.train_index) + len(np.unique(split.validation_index)) <= 600
+    assert (split.kinds == 0).all()
+
+
+def test_with_copies_the_server_knows_all_and_clients_hold_what_they_would(dataset):
+    split, plain = (made(dataset, labels=rule) for rule in (AtServer(rate=1.0, copies=True), NoLabels()))
+    known = np.flatnonzero(plain.truth >= 0)
+    np.testing.assert_array_equal(split.server_index, np.sort(plain.train_index[known]))
+    assert np.bincount(split.server_label).tolist() == [80] * 5
+    np.testing.assert_array_equal(split.train_index, plain.train_index)
+    np.testing.assert_array_equal(split.validation_index, plain.validation_index)
+    assert all(len(split.client(client).labelled) == 0 for client in range(6))
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_nobody_validates_on_the_servers_samples_and_its_labels_have_noise(dataset, copies):
+    split = made(dataset, labels=AtServer(count=60, copies=copies, noise=0.1))
+    true = dataset.train.y[split.server_index]
+    assert np.bincount(true).tolist() == [60] * 5
+    assert not set(split.server_index) & set(split.validation_index)
+    assert np.isin(split.server_index, split.train_index).all() == copies
+    assert (split.server_label != true).sum() == 30
+    assert (split.given(600)[split.server_index] == split.server_label).all()
+
+
+def test_noise_leaves_the_labels_of_what_the_data_reserve(dataset):
+    group = np.where(np.arange(600) % 100 < 50, 0, 1)
+    reserved = dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, group=group), server_groups=(0,))
+    split = made(reserved, labels=AtServer(count=20, noise=0.25))
+    true, own = dataset.train.y[split.server_index], group[split.server_index] == 0
+    assert (own.sum(), len(own)) == (250, 350)
+    assert (split.server_label[own] == true[own]).all()
+    assert (split.server_label != true).sum() == 25

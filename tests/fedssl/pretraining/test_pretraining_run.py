@@ -122,6 +122,7 @@ def test_a_loss_that_diverges_is_one_clear_error(tmp_path):
         pretrain(todo, tmp_path / "w.safetensors", silent)
 
 
+@pytest.mark.slow
 def test_auto_trains_once_and_then_takes_the_cached_file(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fedssl.report.run import read
 from fedssl.report.split import Split
@@ -83,3 +84,18 @@ def test_truth_free_numbers_are_named(make_run: Callable[..., Path], known: int,
     text = warnings(read(make_run(rounds=1)), split)[-1]
     assert text.startswith(f"4 of {4 + known} unlabelled")
     assert words in text
+
+
+@pytest.mark.parametrize("known_by", ["model", "map50", "personal_map50_total", "nothing"])
+def test_pictures_with_boxes_are_not_said_to_lack_a_truth(make_run: Callable[..., Path], known_by: str) -> None:
+    directory = make_run(rounds=1)
+    if known_by == "model":
+        config = yaml.safe_load((directory / "config.yaml").read_text())
+        (directory / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"name": "detector"}}))
+    elif known_by != "nothing":
+        (directory / "summary.json").write_text(json.dumps({"status": "done", "main_metric": known_by}))
+    split = Split(np.array([[1]]), np.array([[0, 4]]), ("car",))
+    (directory / "reliability.json").unlink()
+    found = warnings(read(directory), split)
+    assert len([line for line in found if "no known class" in line]) == (known_by == "nothing")
+    assert len([line for line in found if "reliability.json" in line]) == (known_by == "nothing")

@@ -26,6 +26,12 @@ OPTIONS = {
         *("labels=total_count", "labels.count=5", "method.batch_size=16", "method.epochs=1"),
         *("method.warmup=off", "method.cache_views=2"),
     ],
+    # Both phases, and pseudo-boxes of a detector that is hardly trained.
+    "fedsto": [
+        *("data=shapes_synthetic", "data.size=64", "data.pictures=40", "data.test_pictures=4", "model=detector"),
+        *("model.width=4", "labels=none", "clients=3", "method.warm_up=1", "method.selective_rounds=1"),
+        *("method.tau2=0.004", "method.nms_score=0.001", "method.tau1=0"),
+    ],
     # Answers that wait, warm base models and a newcomer: all that a server state can hold.
     "semipfl": [
         *("data=imu_synthetic", "data.users=4", "data.server_subjects=4", "data.windows=10"),
@@ -91,6 +97,7 @@ def test_another_seed_gives_other_bits(run_small: Any) -> None:
         ("fixmatch", "local_head", "inline"),
         ("fedossl", "none", "inline"),
         ("semipfl", "mixture", "inline"),
+        ("fedsto", "none", "inline"),
     ],
 )
 def test_kill_in_mid_round_and_resume_gives_the_bits_of_an_uninterrupted_run(

@@ -1,0 +1,118 @@
+"""FedSTO against its baselines on road signs: cloudy server, overcast, rainy and snowy clients. Resumable.
+
+Usage: python benchmarks/fedsto_roadsign.py --data FOLDER [--jobs 1] [--seeds 3] [--weather noniid] [--only TEXT]
+
+Everybody begins with the same 60 epochs on the server's labels and goes on for 40 rounds of one local and one server
+epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from published import Cell, Score, arguments, describe, fill, scores_of
+
+CLIENTS, ROUNDS, EVERY = 3, 40, 5
+OVERRIDES: tuple[str, ...] = (
+    *("data=roadsign", "data.size=224", "model=detector", "partition=natural", "validation=0"),
+    *(f"clients={CLIENTS}", f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
+    *("engine=inline", "checkpoint.every=0", "method.tau2=0.5"),
+)
+UNLABELLED = ("labels=none",)
+SSFL, FEDSTO = ("method=ssfl", *UNLABELLED), ("method=fedsto", *UNLABELLED)
+SERVER_ONLY = "method.labeller=none"
+Runs = dict[tuple[str, str], tuple[str, ...]]
+RUNS: Runs = {
+    ("fedsto", ""): FEDSTO,
+    ("server_only", ""): (*SSFL, SERVER_ONLY),
+    ("ssfl", ""): SSFL,
+    ("all_labels", ""): ("method=ssfl", "labels=asis"),
+    ("fedsto", "no_orthogonal"): (*FEDSTO, "method.orthogonal=0"),
+    ("fedsto", "selective_only"): (*FEDSTO, f"method.selective_rounds={ROUNDS}"),
+    ("ssfl", "global_labeller"): (*SSFL, "method.labeller=global"),
+    ("ssfl", "fedadam"): (*SSFL, "aggregation=FedAdam", "aggregation.eta=0.001"),
+    ("ssfl", "fedbn"): (*SSFL, "personalization=local_norm"),
+    ("all_labels", "central"): (
+        *("method=ssfl", SERVER_ONLY),
+        *("labels=server", "labels.rate=1", "labels.copies=true"),
+    ),
+}
+"""Clients of `server_only` and of the centralised run do not train; `all_labels` is supervised federated learning."""
+TOTAL = "map50_total"
+WEATHERS = ("overcast", "rainy", "snowy")
+PARTS = ("pseudo_precision", "pseudo_coverage", "pseudo_reliable_per_image", "orthogonality_above_floor")
+
+
+def setting(weather: str) -> str:
+    """Give the setting of a run, as the table writes it."""
+    return f"clients={CLIENTS};weather={weather}"
+
+
+def cells(seeds: int, data: Path, weather: str) -> Iterator[Cell]:
+    """Give all runs of a seed before the next."""
+    for seed in range(seeds):
+        for key, overrides in RUNS.items():
+            given = (f"data.path={data}", f"data.weather={weather}", *OVERRIDES, *overrides)
+            yield Cell(*key, setting(weather), seed, given)
+
+
+def scores(chosen: Cell, summary: dict[str, Any]) -> list[Score]:
+    """Give the scores after the warm-up (metrics `warm_up_...`) and at the end, costs, and the course by round.
+
+    `map50_clients` is the mean over the clients' weathers; with FedBN all are those of the clients' own models.
+    `collapsed` compares global models, so that a run without one has none.
+    """
+    del chosen
+    directory = Path(summary["directory"])
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    described = json.loads((directory / "method.json").read_text())
+    found = {name: value for round_, name, value in scores_of(summary) if round_ == "last"}
+    found |= {f"warm_up_{name}": value for name, value in described["warm_up"].items()}
+    for prefix in ("", "personal_", "warm_up_"):
+        named = [found.get(f"{prefix}map50_{weather}") for weather in WEATHERS]
+        if all(value is not None for value in named):
+            found[f"{prefix}map50_clients"] = fmean(value for value in named if value is not None)
+    found |= {name: float(summary[name]) for name in ("bytes_up", "bytes_down", "wall_seconds")}
+    if TOTAL in found:
+        found["collapsed"] = float(described["collapsed"])
+    rows: list[Score] = [("last", name, value) for name, value in found.items()]
+    for record in records:
+        course = {name: record["test"].get(name) for name in (TOTAL, f"personal_{TOTAL}")}
+        course |= {name: record["train"].get(name) for name in PARTS}
+        known = {name: value for name, value in course.items() if value is not None and not math.isnan(value)}
+        rows += [(str(record["round"]), name, value) for name, value in known.items()]
+    return rows
+
+
+def collapsed(out: Path) -> list[str]:
+    """Give the runs that ended below their warm-up."""
+    with out.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "collapsed" and float(row["value"]) > 0]
+    return ["/".join(filter(None, (row["method"], row["variant"], row["setting"], row["seed"]))) for row in rows]
+
+
+def main() -> None:
+    """Run what is missing in the table."""
+    parser = arguments("fedsto_roadsign", 3, __doc__)
+    parser.set_defaults(jobs=1)  # of two at once both would train the warm-up that they share
+    parser.add_argument("--data", type=Path, required=True, help="roadsign.npz, or the folder it lies in")
+    parser.add_argument("--weather", default="noniid", choices=("noniid", "iid"))
+    parser.add_argument("--only", default="", help="only runs whose method/variant/setting/seed holds this text")
+    options = parser.parse_args()
+    data = options.data.resolve()
+    chosen = [c for c in cells(options.seeds, data, options.weather) if options.only in "/".join(c.key)]
+    fill(chosen, options.out, options.jobs, scores)
+    for name in collapsed(options.out):
+        print(f"below its warm-up: {name}")
+    command = f"python benchmarks/fedsto_roadsign.py --data FOLDER --seeds {options.seeds} --weather {options.weather}"
+    describe(options.out, command, [data / "roadsign.npz" if data.is_dir() else data])
+
+
+if __name__ == "__main__":
+    main()

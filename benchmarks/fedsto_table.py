@@ -1,0 +1,258 @@
+"""The page of FedSTO on road signs: scores by weather beside the paper's on BDD100K, gains, and what was expected.
+
+Paper: Kim et al., NeurIPS 2023, tables 1 to 3 (YOLOv5-L on BDD100K): other pictures, network and rounds, so the order
+of the methods is what can be compared, not the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import pandas as pd
+from long_form import Scores, Values, difference, fill, markdown, mean, percent
+from matplotlib.figure import Figure
+
+from fedssl.report.intervals import Interval
+
+WEATHERS = ("cloudy", "overcast", "rainy", "snowy")
+TOTAL, CLIENTS, PAPER = "map50_total", "map50_clients", "map50_paper"
+COLUMNS = (*(f"map50_{weather}" for weather in WEATHERS), PAPER, TOTAL, CLIENTS)
+OF_PAPER = ("map50_cloudy", *(f"personal_map50_{weather}" for weather in WEATHERS[1:]))
+"""Whose mean is `PAPER`: the global model's score in the server's weather, the clients' own models' in theirs."""
+SETTING = "clients=3;weather={weather}"
+NUMBER = 5
+"""Columns of the paper's tables: the weathers and their mean."""
+
+
+class Row(NamedTuple):
+    """A method of the tables, and the paper's mAP at IoU 0.5 of it by weather, non-IID and IID, and the totals."""
+
+    name: str
+    method: str
+    variant: str = ""
+    noniid: tuple[float, ...] = ()
+    iid: tuple[float, ...] = ()
+
+
+FEDSTO = Row("FedSTO", "fedsto", "", (0.596, 0.607, 0.590, 0.580, 0.593), (0.591, 0.634, 0.614, 0.595, 0.609))
+SERVER = Row(
+    "server's labels alone", "server_only", "", (0.540, 0.545, 0.484, 0.474, 0.511), (0.528, 0.545, 0.533, 0.510, 0.529)
+)
+SSFL = Row("SSFL, local average", "ssfl", "", (0.560, 0.566, 0.553, 0.553, 0.558), (0.572, 0.588, 0.593, 0.610, 0.591))
+GLOBAL = Row(
+    "SSFL, global model labels",
+    "ssfl",
+    "global_labeller",
+    (0.555, 0.560, 0.497, 0.488, 0.525),
+    (0.540, 0.551, 0.576, 0.542, 0.552),
+)
+SELECTIVE = Row(
+    "FedSTO, phase 1 alone",
+    "fedsto",
+    "selective_only",
+    (0.571, 0.583, 0.557, 0.556, 0.567),
+    (0.576, 0.578, 0.594, 0.599, 0.587),
+)
+NO_ORTHOGONAL = Row("FedSTO without the penalty", "fedsto", "no_orthogonal")
+ALL_LABELS = Row(
+    "all labels, federated", "all_labels", "", (0.627, 0.614, 0.607, 0.585, 0.608), (0.635, 0.612, 0.608, 0.595, 0.613)
+)
+CENTRAL = Row(
+    "all labels, central",
+    "all_labels",
+    "central",
+    (0.600, 0.604, 0.617, 0.597, 0.605),
+    (0.600, 0.604, 0.617, 0.597, 0.605),
+)
+FEDADAM = Row("SSFL, FedAdam", "ssfl", "fedadam")
+FEDBN = Row("SSFL, FedBN (clients' own models)", "ssfl", "fedbn")
+ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
+DRAWN = (FEDSTO, SSFL, GLOBAL, SERVER, ALL_LABELS)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555", "#CC79A7")
+SCORES_TEXT = """\
+## {weather} clients
+
+mAP at IoU 0.5 in percent on the same test pictures in each weather, global model of the last round, mean ± 95 %
+t-interval over {seeds}; *italics*: the paper's on BDD100K. `total`: mean over the four weathers, of the global model;
+FedBN has none. `paper's total`: the same mean as the paper takes it, cloudy by the global model, the others by the
+models that clients trained in the last round. `clients' three`: mean over the clients' weathers, of the global model,
+for FedBN of the clients' own. All runs are in [fedsto_roadsign.csv](../results/fedsto_roadsign.csv)."""
+GAINS_TEXT = """\
+Differences of FedSTO in points, paired by seed: total over the weathers, of global models, and mean over the three of
+the clients."""
+COSTS_TEXT = "Megabytes of all clients in 40 rounds, and what the clients' pseudo-boxes were worth in the last one:"
+QUESTIONS_TEXT = "### What was expected"
+KINDS = {"noniid": "Each weather at one of the", "iid": "All weathers at all"}
+
+
+def of(scores: Scores, row: Row, weather: str, metric: str) -> Values:
+    """Give the value of each seed; of the clients' own models where there is no global one, but for the total."""
+    if metric == PAPER:
+        return _papers_total(scores, row, weather)
+    where = SETTING.format(weather=weather)
+    found = scores.values(row.method, row.variant, where, metric)
+    return found if found or metric == TOTAL else scores.values(row.method, row.variant, where, f"personal_{metric}")
+
+
+def _papers_total(scores: Scores, row: Row, weather: str) -> Values:
+    parts = [scores.values(row.method, row.variant, SETTING.format(weather=weather), name) for name in OF_PAPER]
+    shared = set.intersection(*(set(part) for part in parts))
+    return {seed: fmean(part[seed] for part in parts) for seed in shared}
+
+
+def by_weather(scores: Scores, weather: str) -> str:
+    """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
+    lines = [["after the warm-up", *(percent(mean(_start(scores, weather, name))) for name in COLUMNS)]]
+    for row in ROWS:
+        cells = [percent(mean(of(scores, row, weather, name))) for name in COLUMNS]
+        if any(cells):
+            paper = row.noniid if weather == "noniid" else row.iid
+            printed = [f" *{100 * value:.1f}*" for value in paper] or [""] * NUMBER
+            lines.append([row.name, *(cell + own for cell, own in zip(cells, [*printed, "", ""], strict=True))])
+    head = [*WEATHERS, "paper's total", "total", "clients' three"]
+    return markdown(["method", *head], lines)
+
+
+def _start(scores: Scores, weather: str, metric: str) -> Values:
+    return scores.values(FEDSTO.method, FEDSTO.variant, SETTING.format(weather=weather), f"warm_up_{metric}")
+
+
+def gains(scores: Scores, weather: str) -> str:
+    """Give what FedSTO adds to each other method and to the warm-up."""
+    lines = []
+    for row in (*(row for row in ROWS if row is not FEDSTO), None):
+        cells = []
+        for metric in (TOTAL, CLIENTS):
+            start = _start(scores, weather, metric) if row is None else of(scores, row, weather, metric)
+            cells.append(percent(difference(start, of(scores, FEDSTO, weather, metric)), "+"))
+        lines.append([row.name if row else "the warm-up", *cells])
+    return markdown(["FedSTO less", "total", "clients' three"], [line for line in lines if any(line[1:])])
+
+
+def costs(scores: Scores, rows: pd.DataFrame, weather: str) -> str:
+    """Give traffic, and precision and recall of reliable pseudo-boxes in the last round."""
+    lines = []
+    for row in ROWS:
+        ways = [of(scores, row, weather, metric) for metric in ("bytes_up", "bytes_down")]
+        quality = [percent(mean(last_of(rows, row, weather, f"pseudo_{name}"))) for name in ("precision", "coverage")]
+        if all(ways):
+            lines.append([row.name, *(f"{mean(way).mean / 1e6:.0f}" for way in ways), *quality])
+    return markdown(["method", "MB up", "MB down", "precision (%)", "recall (%)"], lines)
+
+
+def last_of(rows: pd.DataFrame, row: Row, weather: str, metric: str) -> Values:
+    """Give each seed's value in the last round that has one."""
+    found = course(rows, row, weather, metric)
+    return {int(str(seed)): float(part["value"].iloc[-1]) for seed, part in found.groupby("seed")}
+
+
+def course(rows: pd.DataFrame, row: Row, weather: str, metric: str) -> pd.DataFrame:
+    """Give `seed`, `round` and `value` of a metric, in order of rounds."""
+    where = SETTING.format(weather=weather)
+    chosen = rows[(rows.method == row.method) & (rows.variant == row.variant) & (rows.setting == where)]
+    chosen = chosen[(chosen.metric == metric) & chosen["round"].str.isdigit()]
+    made = pd.DataFrame(
+        {
+            "seed": chosen["seed"].astype(int),
+            "round": chosen["round"].astype(int),
+            "value": chosen["value"].astype(float),
+        }
+    )
+    return made.sort_values(["seed", "round"])
+
+
+def verdict(text: str, found: Interval) -> str:
+    """Say whether a difference is above 0; one whose interval reaches 0 decides nothing."""
+    if math.isnan(found.mean):
+        return f"- {text}: no runs yet."
+    half = 0.0 if math.isnan(found.half) else found.half
+    outcome = "yes" if found.mean - half > 0 else "no" if found.mean + half < 0 else "not decided"
+    return f"- {text}: **{outcome}**, {percent(found, '+')} points."
+
+
+def questions(scores: Scores, weather: str) -> str:
+    """Give the answers to what the paper's order lets one expect."""
+
+    def gain(a: Row, b: Row, metric: str = TOTAL) -> Interval:
+        return difference(of(scores, a, weather, metric), of(scores, b, weather, metric))
+
+    start = difference(_start(scores, weather, TOTAL), of(scores, FEDSTO, weather, TOTAL))
+    return "\n".join(
+        [
+            verdict("FedSTO ends above its warm-up", start),
+            verdict(
+                "FedSTO is above the server's labels alone, on the clients' weathers", gain(SERVER, FEDSTO, CLIENTS)
+            ),
+            verdict("SSFL's local average labels better than the global model", gain(GLOBAL, SSFL)),
+            verdict("FedSTO is above SSFL", gain(SSFL, FEDSTO)),
+            verdict("Phase 2 adds to phase 1", gain(SELECTIVE, FEDSTO)),
+            verdict("The penalty helps", gain(NO_ORTHOGONAL, FEDSTO)),
+            verdict("All labels are above FedSTO", gain(FEDSTO, ALL_LABELS)),
+        ]
+    )
+
+
+def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
+    """Draw the total by round, mean over seeds, and mAP by weather at the end."""
+    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    for place, (colour, row) in enumerate(zip(COLOURS, DRAWN, strict=True)):
+        found = course(rows, row, weather, TOTAL).groupby("round")["value"].mean()
+        left.plot(found.index, 100 * found.to_numpy(), "o-", markersize=3, color=colour, label=row.name)
+        ends = [mean(of(scores, row, weather, f"map50_{one}")) for one in WEATHERS]
+        places = [x + (place - len(DRAWN) / 2) * 0.16 for x in range(len(WEATHERS))]
+        heights, halves = [100 * one.mean for one in ends], [100 * one.half for one in ends]
+        right.bar(places, heights, 0.16, yerr=halves, capsize=2, color=colour, label=row.name)
+    start = mean(_start(scores, weather, TOTAL)).mean
+    left.axhline(100 * start, color="#999999", linestyle=":", label="after the warm-up")
+    left.set_xlabel("round")
+    left.set_title("Mean over the weathers, mean over seeds", fontsize=9)
+    right.set_xticks(range(len(WEATHERS)), WEATHERS)
+    right.set_title(f"Last round: mean and 95 % interval over {seeds(scores, weather)}", fontsize=9)
+    for axes in (left, right):
+        axes.set_ylabel("mAP at IoU 0.5 (%)")
+        axes.grid(axis="y", alpha=0.3)
+    left.legend(frameon=False, fontsize=7)
+    return drawn
+
+
+def seeds(scores: Scores, weather: str) -> str:
+    """Say over how many seeds FedSTO's runs go."""
+    count = len(of(scores, FEDSTO, weather, TOTAL))
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def image(weather: str) -> str:
+    """Give the figure's file name."""
+    return f"fedsto_roadsign_{weather}.png"
+
+
+def page(scores: Scores, rows: pd.DataFrame, weathers: Sequence[str]) -> list[str]:
+    """Give the parts of the page that the table makes."""
+    parts = []
+    for weather in weathers:
+        parts += [
+            SCORES_TEXT.format(weather=KINDS[weather], seeds=seeds(scores, weather)),
+            by_weather(scores, weather),
+            f"![mAP by round and by weather](images/{image(weather)})",
+            GAINS_TEXT,
+            gains(scores, weather),
+            COSTS_TEXT,
+            costs(scores, rows, weather),
+            QUESTIONS_TEXT,
+            questions(scores, weather),
+        ]
+    return parts
+
+
+def publish(table: Path, document: Path, images: Path) -> None:
+    """Fill the document and draw its figures."""
+    scores, rows = Scores(table), pd.read_csv(table, keep_default_na=False, dtype=str)
+    weathers = [weather for weather in KINDS if of(scores, FEDSTO, weather, TOTAL)]
+    for weather in weathers:
+        figure(scores, rows, weather).savefig(images / image(weather), dpi=150)
+    fill(document, page(scores, rows, weathers))

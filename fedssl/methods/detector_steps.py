@@ -1,0 +1,140 @@
+"""Steps of a detector's training that clients and server share: optimiser, modes, frozen parts, pseudo-boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedssl.anchors import anchors_from
+from fedssl.data.box_augment import Transform, place_boxes
+from fedssl.data.views import ClientData
+from fedssl.losses.pseudo_boxes import Detections, select_boxes
+from fedssl.methods.base import State
+from fedssl.rng import Rng
+
+MOST_FAILED = 0.1
+"""Share of steps that may have no finite loss or gradient."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What of a teacher's findings become pseudo-boxes: least score, largest overlap (IoU), most boxes a picture."""
+
+    min_score: float
+    overlap: float
+    most: int
+
+    def __call__(self, teacher: torch.nn.Module, x: torch.Tensor) -> Detections:
+        """Give the boxes that the teacher finds in pictures, in eval mode and without gradients."""
+        teacher.eval()
+        with torch.no_grad():
+            made = teacher.decode(teacher(x))  # type: ignore[operator]
+        return select_boxes(*made, min_score=self.min_score, overlap=self.overlap, most=self.most)
+
+
+def set_anchors(model: torch.nn.Module, data: ClientData, rng: Rng) -> None:
+    """Give a detector the anchors that fit the labelled boxes of some data; nothing without boxes."""
+    if data.dataset.train.holds_boxes:
+        boxes, _, _ = data.dataset.train.boxes_at(data.labelled)
+        if len(boxes):
+            model.get_buffer("head.anchors").copy_(anchors_from(boxes, rng.key("anchors")))
+
+
+def moved(found: Detections, transform: Transform) -> Detections:
+    """Give weak views' boxes in the strong views, without those of which too little is seen there."""
+    boxes, view, row = place_boxes(found.boxes, found.image, transform)
+    return found.where(row)._replace(boxes=boxes, image=view)
+
+
+def part_of(name: str) -> str:
+    """Give the part of the network that a tensor belongs to: backbone, neck or head."""
+    return name.partition(".")[0]
+
+
+@contextmanager
+def frozen(model: torch.nn.Module, parts: Sequence[str]) -> Iterator[None]:
+    """Take the parameters of some parts out of training; at the end all are back in."""
+    held = [parameter for name, parameter in model.named_parameters() if part_of(name) in parts]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+def set_modes(model: torch.nn.Module, parts: Sequence[str], num_images: int) -> None:
+    """Put the model into training mode; frozen parts, and all of it for one picture, keep their batch statistics."""
+    model.train(num_images > 1)
+    for name in parts:
+        model.get_submodule(name).eval()
+
+
+def sgd(model: torch.nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Give SGD over what trains; weights alone decay, not biases and batch norm."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+
+
+def momenta(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Copy an optimiser's momentum by parameter name."""
+    found = {name: optimizer.state.get(p, {}).get("momentum_buffer") for name, p in model.named_parameters()}
+    return {name: tensor.clone() for name, tensor in found.items() if tensor is not None}
+
+
+def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, kept: State) -> None:
+    """Put back what `momenta` gave."""
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            # In the parameter's own layout: a fused step goes over both as they lie in memory.
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).detach().copy_(kept[name])
+
+
+def statistics(model: torch.nn.Module) -> State:
+    """Copy what a forward pass changes: the buffers of batch norm."""
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def put_back(model: torch.nn.Module, kept: State) -> None:
+    """Put back what `statistics` gave, after a step that failed."""
+    for name, buffer in model.named_buffers():
+        buffer.copy_(kept[name])
+
+
+def check_failed(failed: float, tried: float, where: str = "") -> None:
+    """Raise FloatingPointError, beginning with `where`, if more than `MOST_FAILED` of the steps failed."""
+    if failed > MOST_FAILED * tried:
+        raise FloatingPointError(f"{where}{failed:g} of {tried:g} steps had no finite loss")
+
+
+def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Say whether no tensor holds infinity or NaN."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float) -> bool:
+    """Step along the gradient, cut to norm `clip` if that is above 0; not at all, giving False, if it is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, clip or math.inf)
+    if not (math.isfinite(loss.item()) and math.isfinite(float(norm))):
+        return False
+    optimizer.step()
+    return True
+
+
+def cut(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Cut indices into batches, the last one maybe short."""
+    return [order[i : i + size] for i in range(0, len(order), size)]

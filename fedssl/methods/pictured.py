@@ -1,0 +1,87 @@
+"""What a detector finds in a few test pictures of each weather, before, after and at the end of a run."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedssl.data.base import Dataset
+from fedssl.data.modality import model_input
+from fedssl.tasks.base import TASKS
+
+PICTURED = 2
+"""Test pictures of each weather."""
+SHOWN = 0.1
+"""Least score of a box that is kept."""
+_BATCH = 32
+
+
+def scores(model: torch.nn.Module, dataset: Dataset, kinds: NDArray[np.int8]) -> dict[str, float]:
+    """Give the detection task's scores on all test pictures; `kinds` as in `Split.kinds`."""
+    task = TASKS.create({"name": "detection"})
+    index = np.arange(len(dataset.test))
+    answers = task.predict(model, _batches(model, dataset, index))
+    return task.score(answers, task.truth(dataset, dataset.test, index), kinds)
+
+
+def chosen(dataset: Dataset) -> NDArray[np.int64]:
+    """Give the test pictures shown: the first ones of each weather, or of all without weathers."""
+    domain = dataset.test.domain
+    if not len(domain):
+        return np.arange(min(PICTURED, len(dataset.test)))
+    return np.concatenate([np.flatnonzero(domain == one)[:PICTURED] for one in np.unique(domain)])
+
+
+def found(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
+    """Give what a model finds in the `chosen` pictures: rows (m, 7) of place in `chosen`, x1 y1 x2 y2, class, score."""
+    index = chosen(dataset)
+    answers = TASKS.create({"name": "detection"}).predict(model, _batches(model, dataset, index)).above(SHOWN)
+    place = np.repeat(np.arange(len(index)), np.diff(answers.offsets))
+    return torch.from_numpy(np.column_stack([place, answers.xyxy, answers.label, answers.score]).astype(np.float32))
+
+
+def pictures(dataset: Dataset, rows: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
+    """Give each picture as JSON's types.
+
+    `weather`, `picture` (base64 of a JPEG file), `true` boxes [x1, y1, x2, y2, class], and for each of `rows`, as
+    `found` gives them, a list of [x1, y1, x2, y2, class, score].
+    """
+    shown = []
+    for place, i in enumerate(chosen(dataset)):
+        xyxy, classes = dataset.test.boxes_of(int(i))
+        domain = int(dataset.test.domain[i]) if len(dataset.test.domain) else -1
+        shown.append(
+            {
+                "weather": dataset.domain_names[domain] if domain >= 0 else "",
+                "picture": _encoded(dataset.test.x[i]),
+                "true": [[*map(float, box), int(one)] for box, one in zip(xyxy, classes, strict=True)],
+                **{name: _of(made, place) for name, made in rows.items()},
+            }
+        )
+    return shown
+
+
+def _of(rows: torch.Tensor, place: int) -> list[list[float]]:
+    mine: list[list[float]] = rows[rows[:, 0] == place][:, 1:].tolist()
+    return [[*row[:4], int(row[4]), row[5]] for row in mine]
+
+
+def _batches(model: torch.nn.Module, dataset: Dataset, index: NDArray[np.int64]) -> Iterator[torch.Tensor]:
+    device = next(model.parameters()).device
+    for i in range(0, len(index), _BATCH):
+        x = torch.from_numpy(dataset.test.x[index[i : i + _BATCH]]).to(device)
+        yield model_input(x, dataset.mean, dataset.std, dataset.limit)
+
+
+def _encoded(picture: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,393 @@
+"""SSFL: alternate training of a detector; clients learn from pseudo-boxes, the server from its labels.
+
+SemiFL (Diao et al., NeurIPS 2022) with a local moving average as labeller is the method that FedSTO begins from
+(Kim et al., NeurIPS 2023, section 4 and appendices H and L). The server trains alone first (warm-up); then, each round,
+clients train on their pictures, their answers are averaged, and the server trains on its own labels again. A client's
+labelled pictures, if it has any, train on their labels: with `labels=asis` this is supervised federated learning.
+Paper: momentum, weight decay and clipping are not given; the moving average goes by steps, as one by rounds that
+begins anew each round would hardly move.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedssl.config import ConfigError, option
+from fedssl.data.views import ClientData
+from fedssl.losses.detection import LossSettings, pseudo_loss
+from fedssl.losses.ema import ema_alpha, update_ema
+from fedssl.losses.labelled import scene_loss
+from fedssl.losses.pseudo_boxes import Detections
+from fedssl.methods import detector_steps as steps
+from fedssl.methods import pictured
+from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.fedavg import snapshot
+from fedssl.methods.fixmatch import Counts, add
+from fedssl.methods.server_only import check_server_data
+from fedssl.methods.warm_up import AUTO, cached, code_of, identity, read_weights
+from fedssl.metrics.matched_boxes import telemetry
+from fedssl.rng import Rng
+
+MOMENTUM, SCORE, FOUND = "momentum.", "warm_up_score.", "found."
+"""Parts of `ServerState.extra`: the server's optimiser, scores after the warm-up, boxes found before and after it."""
+EMA = "ema."
+"""Part of a client's memory: its teacher, where that outlives the round."""
+TOTAL = "map50_total"
+
+
+class Phase(NamedTuple):
+    """What trains in a round: `frozen` parts of the network stay, at the clients, as the server sent them."""
+
+    number: int = 0
+    frozen: tuple[str, ...] = ()
+
+
+EVERYTHING = Phase()
+
+
+class Supervised(NamedTuple):
+    """What the server's epochs gave: momentum by parameter, the mean loss (NaN without steps), steps that failed."""
+
+    momentum: State
+    loss: float
+    failed: int
+
+
+@register("ssfl")
+@dataclass
+class SSFL(Method):
+    """Trains a detector on pseudo-boxes at the clients and on labels at the server, in turn."""
+
+    epochs: int = option(1, "local epochs a round", low=1)
+    server_epochs: int = option(1, "epochs of the server a round", low=0)
+    batch_size: int = option(8, "pictures a step, at the clients and at the server", low=1)
+    lr: float = option(0.01, "learning rate of SGD, constant", above=0)
+    momentum: float = option(0.937, "momentum; a client's begins anew each round", low=0, below=1)
+    weight_decay: float = option(5e-4, "L2 penalty on weights, not on biases and batch norm", low=0)
+    clip: float = option(10.0, "largest norm of a gradient; 0 = any", low=0)
+    server_optimizer: str = option("kept", "the server's momentum from round to round", choices=("kept", "fresh"))
+    warm_up: int = option(60, "epochs of the server before the first round (T0; paper: 50)", low=0)
+    warm_up_ramp: int = option(100, "first steps of the warm-up, over which the learning rate rises", low=0)
+    warm_up_weights: str = option(
+        AUTO,
+        "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a file's "
+        "weights and anchors; with method.warm_up=0 they are the first model as they are",
+    )
+    anchors: str = option(
+        "server", "the nine box sizes: k-means of the server's boxes, or COCO's", choices=("server", "coco")
+    )
+    labeller: str = option(
+        "ema",
+        "who finds pseudo-boxes: a moving average of the client's model, or the model sent; `none`: no client trains",
+        choices=("ema", "global", "none"),
+    )
+    ema_alpha: float = option(
+        0.0, "decay of the moving average a step (paper: 0.999); 0 = 0.999^(156/steps)", low=0, below=1
+    )
+    ema_reset: bool = option(True, "the moving average begins anew with each round's model")
+    tau1: float = option(0.1, "score from which on a pseudo-box is no background", low=0, high=1)
+    tau2: float = option(0.6, "score above which a pseudo-box is as good as a label", low=0, high=1)
+    nms_score: float = option(0.1, "least score of a pseudo-box", low=0, high=1)
+    nms_iou: float = option(0.65, "overlap of two boxes of a class from which on the lesser is dropped", low=0, high=1)
+    max_boxes: int = option(100, "most pseudo-boxes a picture", low=1)
+    pseudo_weight: float = option(1.0, "weight of the loss on pseudo-boxes", low=0)
+    box_weight: float = option(0.05, "weight of the boxes' place and size in the loss", low=0)
+    class_weight: float = option(0.3, "weight of the classes", low=0)
+    object_weight: float = option(0.7, "weight of the objectness", low=0)
+    obj_target: str = option(
+        "ciou", "objectness of a label: its overlap with the box found, or 1", choices=("ciou", "one")
+    )
+    box_loss: str = option("ciou", "loss of a box", choices=("ciou", "smooth_l1"))
+    focal: float = option(0.0, "exponent of a focal loss instead of cross-entropy; 0 = cross-entropy", low=0)
+    mosaic: bool = option(False, "strong views join four pictures; for large sets")
+
+    tasks: ClassVar[tuple[str, ...]] = ("detection",)
+    personalizations: ClassVar[tuple[str, ...]] = ("none", "local_norm", "local_head", "local_only")
+    scores_trained_model: ClassVar[bool] = True
+    defaults: ClassVar[tuple[str, ...]] = (
+        "data=shapes_synthetic",
+        "model=detector",
+        "partition=natural",
+        "labels=none",
+        "clients=3",
+        "validation=0",
+        "evaluation.every=5",
+        "evaluation.batch_size=32",
+    )
+
+    def phase(self, step: Step) -> Phase:
+        """Give what clients train in this round: everything."""
+        del step
+        return EVERYTHING
+
+    def penalty(self, model: torch.nn.Module, phase: Phase, draws: torch.Generator) -> torch.Tensor | None:
+        """Give what is added to the loss of a step, weighted; None for nothing."""
+        del model, phase, draws
+        return None
+
+    def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
+        """Check that there are a detector and the server's labels, and thresholds in order. Raises ConfigError."""
+        del num_clients
+        if not hasattr(model, "decode"):
+            raise ConfigError("model", type(model).__name__, f"model=detector with method={self.name}")
+        check_server_data(self.name, data)
+        if self.tau2 < self.tau1:
+            raise ConfigError("method.tau2", self.tau2, f"at least method.tau1={self.tau1:g}")
+        if self.warm_up_weights not in ("", AUTO):
+            read_weights(self.warm_up_weights, model.state_dict())
+
+    def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
+        """Give the state after the warm-up: T0 epochs on the server's labels (Algorithm 1, line 1)."""
+        self.check(model, data, num_clients)
+        assert data is not None
+        if self.anchors == "server":
+            steps.set_anchors(model, data, rng)
+        if self.warm_up_weights not in ("", AUTO):
+            model.load_state_dict(read_weights(self.warm_up_weights, model.state_dict()))
+        if self.warm_up_weights == "" or self.warm_up == 0:
+            return self._warmed_up(model, data, rng)
+        first = snapshot(model)
+        key = identity(data, first, {**self._of_warm_up(), "code": code_of(type(self))}, rng.seed)
+        state = cached(key, lambda: self._warmed_up(model, data, rng), data.device)
+        # A file has an order of its own.
+        return ServerState({name: state.model[name] for name in first}, dict(sorted(state.extra.items())))
+
+    def _of_warm_up(self) -> dict[str, Any]:
+        names = ("warm_up", "warm_up_ramp", "batch_size", "lr", "momentum", "weight_decay", "clip", "mosaic")
+        return {**{name: getattr(self, name) for name in names}, "loss": asdict(self.settings())}
+
+    def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
+        """Train, and note what was found before and after."""
+        before = pictured.found(model, data.dataset)
+        momentum = self.supervise(
+            model, data, rng, self.warm_up, {}, ramp=self.warm_up_ramp, where="the server's warm-up: "
+        ).momentum
+        scored = pictured.scores(model, data.dataset, data.kinds)
+        extra = {f"{FOUND}before": before, f"{FOUND}after": pictured.found(model, data.dataset)}
+        known = {name: value for name, value in scored.items() if not math.isnan(value)}
+        extra |= {f"{SCORE}{name}": torch.tensor(value, dtype=torch.float64) for name, value in known.items()}
+        extra |= {f"{MOMENTUM}{name}": tensor for name, tensor in momentum.items()}
+        return ServerState(snapshot(model), dict(sorted(extra.items())))
+
+    def uplink(self, server: ServerState, payload: Payload, step: Step) -> State:
+        """Wait for the parts that train; for nothing if no client does."""
+        del server
+        return self._sent(payload.state, self.phase(step))
+
+    def _sent(self, state: State, phase: Phase) -> State:
+        if self.labeller == "none":
+            return {}
+        return {name: t for name, t in state.items() if steps.part_of(name) not in phase.frozen}
+
+    def train_client(
+        self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
+    ) -> tuple[Update, Memory]:
+        """Train on pseudo-boxes and labels. Raises FloatingPointError if over 10 % of the steps have no finite loss."""
+        model.load_state_dict(payload.state)
+        phase, pool = self.phase(step), np.sort(np.concatenate([data.labelled, data.unlabelled]))
+        if self.labeller == "none" or not len(pool):
+            return Update(data.client_id, 0, self._sent(payload.state, phase)), memory
+        teacher = copy.deepcopy(model).requires_grad_(False)
+        if kept := {name[len(EMA) :]: t for name, t in memory.items() if name.startswith(EMA)}:
+            teacher.load_state_dict(kept)
+        counts: Counts = {}
+        with steps.frozen(model, phase.frozen):
+            optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
+            for epoch in range(self.epochs):
+                order = step.rng.numpy("order", epoch).permutation(pool)
+                self._epoch(model, teacher, data, steps.cut(order, self.batch_size), optimizer, step, epoch, counts)
+        steps.check_failed(*counts["failed_steps"])
+        if not self.ema_reset:
+            memory = {**memory, **{EMA + name: tensor for name, tensor in snapshot(teacher).items()}}
+        return Update(data.client_id, len(pool), self._sent(snapshot(model), phase), metrics=counts), memory
+
+    def _epoch(
+        self,
+        model: torch.nn.Module,
+        teacher: torch.nn.Module,
+        data: ClientData,
+        parts: Sequence[NDArray[np.int64]],
+        optimizer: torch.optim.Optimizer,
+        step: Step,
+        epoch: int,
+        counts: Counts,
+    ) -> None:
+        """Take a step a batch, after each of which the teacher follows (equation 6)."""
+        phase, key, draws = self.phase(step), step.rng.key("views", epoch), step.rng.torch("penalty", epoch)
+        alpha = self.ema_alpha or ema_alpha(len(parts))
+        for i, index in enumerate(parts):
+            steps.set_modes(model, phase.frozen, len(index))
+            before = steps.statistics(model)
+            loss, parts_of_loss = self.client_loss(model, teacher, data, index, key + i, counts)
+            added = self.penalty(model, phase, draws)
+            add(counts, {"skipped_batches": (float(loss is None), 1.0)})
+            terms = [term for term in (loss, added) if term is not None]
+            # Without any pseudo-box nothing is learnt from the batch; what is added may still train.
+            if not terms:
+                continue
+            total = torch.stack(terms).sum()
+            taken = steps.take_step(optimizer, total, self.clip)
+            add(counts, {"failed_steps": (float(not taken), 1.0)})
+            if not taken:
+                steps.put_back(model, before)
+                continue
+            add(counts, {**parts_of_loss, "loss": (total.item(), 1.0)})
+            if self.labeller == "ema":
+                update_ema(teacher, model, alpha)
+        add(counts, {"failed_steps": (0.0, 0.0)})
+
+    def client_loss(
+        self,
+        model: torch.nn.Module,
+        teacher: torch.nn.Module,
+        data: ClientData,
+        index: NDArray[np.int64],
+        key: int,
+        counts: Counts,
+    ) -> tuple[torch.Tensor | None, Counts]:
+        """Give L_s of a batch's labelled pictures + L_u of the others (appendix H.1), and the terms of L_u.
+
+        None instead of a loss if nothing is there to learn from. `counts` gets what was found in the pictures.
+        """
+        told, losses = np.isin(index, data.labelled), []
+        parts: Counts = {}
+        if told.any():
+            losses.append(scene_loss(model, data, index[told], key, self.settings(), mosaic=self.mosaic)[1])
+        if not told.all():
+            loss, parts = self._pseudo_loss(model, teacher, data, index[~told], key, counts)
+            losses += [] if loss is None else [loss]
+        return torch.stack(losses).sum() if losses else None, parts
+
+    def _pseudo_loss(
+        self,
+        model: torch.nn.Module,
+        teacher: torch.nn.Module,
+        data: ClientData,
+        index: NDArray[np.int64],
+        key: int,
+        counts: Counts,
+    ) -> tuple[torch.Tensor | None, Counts]:
+        weak = data.detection_batch(index, key, strong=False)
+        found = steps.Filter(self.nms_score, self.nms_iou, self.max_boxes)(teacher, weak.x)
+        add(counts, self._telemetry(found, data, index))
+        strong = data.detection_batch(index, key, strong=True, mosaic=self.mosaic)
+        placed = steps.moved(found, strong.transform)
+        if not len(placed.boxes):
+            return None, {}
+        anchors = model.get_buffer("head.anchors")
+        loss, parts = pseudo_loss(model(strong.x), placed, anchors, self.tau1, self.tau2, self.settings())
+        terms = {f"pseudo_loss_{name}": (float(value), 1.0) for name, value in parts.items()}
+        return self.pseudo_weight * loss, terms
+
+    def _telemetry(self, found: Detections, data: ClientData, index: NDArray[np.int64]) -> Counts:
+        """Count pseudo-boxes of the pictures whose true boxes are known."""
+        known = torch.from_numpy(data.annotated(index)).to(found.image.device)
+        told = found.where(torch.nonzero(known[found.image]).flatten())
+        boxes, reliable = (told.boxes, told.classes, told.image), told.score > self.tau2
+        return telemetry(boxes, told.score, reliable, data.true_boxes(index), int(known.sum()))
+
+    def train_server(
+        self,
+        server: ServerState,
+        model: torch.nn.Module,
+        data: ClientData | None,
+        updates: Sequence[Update],
+        step: Step,
+    ) -> ServerState:
+        """Train all parts on the server's labels (Algorithm 1, lines 8 and 16)."""
+        del updates
+        assert data is not None
+        model.load_state_dict(server.model)
+        kept = {name.removeprefix(MOMENTUM): t for name, t in server.extra.items() if name.startswith(MOMENTUM)}
+        given = kept if self.server_optimizer == "kept" else {}
+        phase = self.phase(step)
+        made = self.supervise(model, data, step.rng, self.server_epochs, given, phase=phase)
+        metrics = {
+            **server.metrics,
+            "phase": float(phase.number),
+            "server_failed_steps": float(made.failed),
+            **({} if math.isnan(made.loss) else {"server_loss": made.loss}),
+        }
+        metrics |= {f"warm_up_{name}": v for name, v in warm_up_scores(server).items() if name.startswith("map")}
+        extra = {**server.extra, **{MOMENTUM + name: tensor for name, tensor in made.momentum.items()}}
+        return replace(server, model=snapshot(model), extra=extra, metrics=metrics)
+
+    def supervise(
+        self,
+        model: torch.nn.Module,
+        data: ClientData,
+        rng: Rng,
+        epochs: int,
+        momentum: State,
+        *,
+        phase: Phase = EVERYTHING,
+        ramp: int = 0,
+        where: str = "the server: ",
+    ) -> Supervised:
+        """Train on labelled scenes in place; the learning rate rises over the first `ramp` steps.
+
+        Raises FloatingPointError, beginning with `where`, if over 10 % of the steps have no finite loss.
+        """
+        optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
+        steps.restore(model, optimizer, momentum)
+        losses, tried = [], 0
+        for epoch in range(epochs):
+            order = rng.numpy("server order", epoch).permutation(data.labelled)
+            key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
+            for i, index in enumerate(steps.cut(order, self.batch_size)):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * min(1.0, (tried + 1) / max(1, ramp))
+                steps.set_modes(model, (), len(index))
+                before = steps.statistics(model)
+                loss = scene_loss(model, data, index, key + i, self.settings(), mosaic=self.mosaic)[1]
+                added = self.penalty(model, phase, draws)
+                tried += 1
+                if steps.take_step(optimizer, loss if added is None else loss + added, self.clip):
+                    losses.append(loss.item())
+                else:
+                    steps.put_back(model, before)
+        failed = tried - len(losses)
+        steps.check_failed(failed, tried, where)
+        return Supervised(steps.momenta(model, optimizer), sum(losses) / len(losses) if losses else math.nan, failed)
+
+    def settings(self) -> LossSettings:
+        """Give the weights and choices of the loss."""
+        return LossSettings(
+            box=self.box_weight,
+            class_=self.class_weight,
+            objectness=self.object_weight,
+            obj_target=self.obj_target,
+            box_loss=self.box_loss,
+            focal=self.focal,
+        )
+
+    def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
+        """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
+        dataset = data[0].dataset
+        model.load_state_dict(server.model)
+        rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}
+        rows["end"] = pictured.found(model, dataset).cpu()
+        first = warm_up_scores(server)
+        last = {name: v for name, v in pictured.scores(model, dataset, data[0].kinds).items() if not math.isnan(v)}
+        main = TOTAL if TOTAL in first else "map50"
+        return {
+            "main_metric": main,
+            "warm_up": first,
+            "final": last,
+            "collapsed": last.get(main, 0.0) < first.get(main, 0.0),
+            "class_names": list(dataset.class_names),
+            "pictures": pictured.pictures(dataset, rows),
+        }
+
+
+def warm_up_scores(server: ServerState) -> dict[str, float]:
+    """Give the known scores after the warm-up."""
+    return {name.removeprefix(SCORE): float(t) for name, t in server.extra.items() if name.startswith(SCORE)}

@@ -1,0 +1,108 @@
+"""Supervised weights to begin with, trained once for all runs that ask for the same and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedssl.config import ConfigError
+from fedssl.data.cache import cache_directory, replace_whole
+from fedssl.data.views import ClientData
+from fedssl.methods.base import ServerState, State
+from fedssl.methods.detector_steps import is_finite
+
+FIELD = "method.warm_up_weights"
+AUTO = "auto"
+_FORMAT = 1
+_MODEL, _EXTRA = "model/", "extra/"
+
+
+def code_of(method: type) -> str:
+    """Name the class whose code warms up; all methods of this package share theirs, which goes by its version."""
+    return "" if method.__module__.startswith(f"{__package__}.") else f"{method.__module__}.{method.__qualname__}"
+
+
+def identity(data: ClientData, first: State, options: Mapping[str, Any], seed: int) -> str:
+    """Give a hash that is equal for warm-ups that give the same bits: same samples, first weights, options and seed."""
+    digest = hashlib.sha256()
+    precision = str(torch.get_autocast_dtype(data.device.type)) if torch.is_autocast_enabled(data.device.type) else ""
+    place = [
+        _FORMAT,
+        _version(),
+        torch.__version__,
+        data.device.type,
+        precision,
+        torch.backends.cpu.get_cpu_capability(),
+    ]
+    digest.update(json.dumps([*place, data.dataset.key, data.flip, dict(options), seed], sort_keys=True).encode())
+    digest.update(data.labelled.tobytes())
+    for name in sorted(first):
+        digest.update(name.encode() + first[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> ServerState:
+    """Give `make`'s state from the cache, made now if it is not there or cannot be read. Raises ConfigError.
+
+    A state that is not finite is not kept.
+    """
+    path = cache_directory() / f"warm-up-{key}.safetensors"
+    try:
+        return _read(path, device)
+    except (OSError, ValueError):
+        state = make()
+        if is_finite({**state.model, **state.extra}):
+            replace_whole(path, lambda place: _write(place, state))
+        return state
+
+
+def read_weights(path: str, wanted: State) -> State:
+    """Give all tensors of a model from a safetensors file. Raises ConfigError on `method.warm_up_weights`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(Path(path).expanduser().read_bytes())
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise ConfigError(FIELD, path, f"`{AUTO}`, empty or a safetensors file that can be read ({reason})") from None
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name, tensor in wanted.items():
+        if shapes.get(name) != tuple(tensor.shape):
+            raise ConfigError(FIELD, path, f"all tensors of this model ({name} is missing or of another shape)")
+    return {name: tensors[name].to(like) for name, like in wanted.items()}
+
+
+def _version() -> str:
+    try:
+        return version("fedssl")
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path, device: torch.device) -> ServerState:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    # Copied: a view of the file's bytes has another alignment, which would change the last bits of sums.
+    state = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
+    parts = [{k[len(p) :]: t for k, t in state.items() if k.startswith(p)} for p in (_MODEL, _EXTRA)]
+    return ServerState(*parts)
+
+
+def _write(place: Path, state: ServerState) -> None:
+    from safetensors.torch import save
+
+    tensors = {_MODEL + name: tensor for name, tensor in state.model.items()}
+    tensors |= {_EXTRA + name: tensor for name, tensor in state.extra.items()}
+    place.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))

@@ -1,0 +1,138 @@
+"""The runs and the page of FedSTO on road signs: the page is made from a table alone, whatever of it is there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from simulations.compose import compose_experiment
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+HEAD = "study,method,variant,setting,seed,split,round,metric,value"
+WHERE = "clients=3;weather=noniid"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("fedsto_table")
+
+
+@pytest.fixture
+def runs(table: ModuleType) -> ModuleType:
+    return importlib.import_module("fedsto_roadsign")
+
+
+def line(method: str, variant: str, seed: int, metric: str, value: float, at: str = "last") -> str:
+    return f"made,{method},{variant},{WHERE},{seed},test,{at},{metric},{value}"
+
+
+def read(path: Path, lines: list[str]) -> tuple[Any, pd.DataFrame]:
+    path.write_text("\n".join([HEAD, *lines]) + "\n")
+    rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+    return importlib.import_module("long_form").Scores(path), rows
+
+
+@pytest.mark.slow
+def test_every_run_is_there_once_and_composes(
+    runs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedssl.data.roadsign import RoadSign
+
+    monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
+    cells = list(runs.cells(2, tmp_path, "noniid"))
+    assert len({cell.key for cell in cells}) == len(cells) == 20
+    for cell in cells[:10]:
+        made = compose_experiment(cell.overrides)
+        assert (made.rounds, made.clients, made.method["warm_up"]) == (40, 3, 60)
+        assert made.method["tau2"] == 0.5
+        assert (made.method["name"] == "fedsto") == (cell.method == "fedsto")
+        assert (made.labels["name"] != "none") == (cell.method == "all_labels")
+
+
+def test_a_rows_own_scores_come_from_the_runs_files(runs: ModuleType, tmp_path: Path) -> None:
+    final = {
+        "map50": 0.4,
+        "map50_total": 0.3,
+        **{f"map50_{one}": value for one, value in zip(runs.WEATHERS, (0.1, 0.2, 0.6), strict=True)},
+    }
+    records = [{"round": 40, "train": {"pseudo_precision": 0.5}, "test": {"map50_total": 0.3}}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    (tmp_path / "method.json").write_text(json.dumps({"warm_up": {"map50_total": 0.35}, "collapsed": True}))
+    summary = {
+        "final": final,
+        "best": {},
+        "directory": str(tmp_path),
+        "bytes_up": 1,
+        "bytes_down": 2,
+        "wall_seconds": 3,
+    }
+    rows = runs.scores(None, summary)
+    found = {name: value for round_, name, value in rows if round_ == "last"}
+    assert found["map50_clients"] == pytest.approx(0.3)
+    assert (found["warm_up_map50_total"], found["collapsed"]) == (0.35, 1.0)
+    assert ("40", "pseudo_precision", 0.5) in rows
+    assert ("40", "map50_total", 0.3) in rows
+
+
+@pytest.mark.parametrize(("final", "known"), [({"map50_total": 0.3}, True), ({"personal_map50_total": 0.3}, False)])
+def test_only_a_global_model_collapses(final: dict[str, float], known: bool, runs: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"round": 40, "train": {}, "test": {}}) + "\n")
+    (tmp_path / "method.json").write_text(json.dumps({"warm_up": {"map50_total": 0.35}, "collapsed": True}))
+    costs = {"bytes_up": 1, "bytes_down": 2, "wall_seconds": 3}
+    rows = runs.scores(None, {"final": final, "best": {}, "directory": str(tmp_path), **costs})
+    assert (("last", "collapsed", 1.0) in rows) is known
+
+
+def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> None:
+    weathers = {"cloudy": 0.5, "overcast": 0.4, "rainy": 0.3, "snowy": 0.2}
+    lines = [line("fedsto", "", 0, f"map50_{one}", value) for one, value in weathers.items()]
+    lines += [line("fedsto", "", seed, "map50_total", 0.35 + seed / 100) for seed in (0, 1)]
+    lines += [line("fedsto", "", 0, "warm_up_map50_total", 0.30), line("fedsto", "", 0, "map50_total", 0.2, "5")]
+    lines += [line("ssfl", "", seed, "map50_total", 0.33 + seed / 100) for seed in (0, 1)]
+    lines += [line("fedsto", "", 0, f"personal_map50_{one}", 0.1) for one in ("overcast", "rainy", "snowy")]
+    lines += [line("ssfl", "fedbn", 0, "personal_map50_total", 0.31)]
+    lines += [line("ssfl", "fedbn", 0, "personal_map50_clients", 0.25)]
+    scores, rows = read(tmp_path / "made.csv", lines)
+    text = table.by_weather(scores, "noniid")
+    assert "| FedSTO | 50.0 *59.6* | 40.0 *60.7* | 30.0 *59.0* | 20.0 *58.0* | 20.0 *59.3* | 35.5 ± 6.4 | |" in text
+    assert "| snowy | paper's total | total | clients' three |" in text
+    # It has no global model: no total, and no difference of totals.
+    assert "| SSFL, FedBN (clients' own models) | | | | | | | 25.0 |" in text
+    assert "FedBN" not in table.gains(scores, "noniid")
+    assert "all labels" not in text
+    assert "| SSFL, local average | +2.0 ± 0.0 | |" in table.gains(scores, "noniid")
+    answers = table.questions(scores, "noniid")
+    assert "- FedSTO is above SSFL: **yes**, +2.0 ± 0.0 points." in answers
+    assert "- FedSTO ends above its warm-up: **yes**, +5.0 points." in answers
+    assert "- All labels are above FedSTO: no runs yet." in answers
+    assert table.course(rows, table.FEDSTO, "noniid", "map50_total")["value"].tolist() == [0.2]
+    assert len(table.figure(scores, rows, "noniid").axes) == 2
+
+
+def test_the_papers_totals_are_the_means_of_its_weathers(table: ModuleType) -> None:
+    for row in table.ROWS:
+        for paper in (row.noniid, row.iid):
+            if paper:
+                assert len(paper) == 5
+                assert sum(paper[:4]) / 4 == pytest.approx(paper[4], abs=6e-4)
+
+
+def test_the_document_is_filled(table: ModuleType, tmp_path: Path) -> None:
+    lines = [line("fedsto", "", 0, "map50_total", 0.35), line("fedsto", "", 0, "bytes_up", 2e6)]
+    lines += [line("fedsto", "", 0, "bytes_down", 3e6), line("fedsto", "", 0, "pseudo_precision", 0.6, "40")]
+    read(tmp_path / "made.csv", lines)
+    document = tmp_path / "page.md"
+    document.write_text("Before\n<!-- results -->\n<!-- /results -->\nAfter\n")
+    table.publish(tmp_path / "made.csv", document, tmp_path)
+    text = document.read_text()
+    assert text.startswith("Before\n")
+    assert text.endswith("After\n")
+    assert "| FedSTO | 2 | 3 | 60.0 | |" in text
+    assert (tmp_path / "fedsto_roadsign_noniid.png").stat().st_size > 0

@@ -1,0 +1,156 @@
+"""Tests of fedssl.methods.warm_up: trained once, and the same bits whoever reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fedssl.config import ConfigError
+from fedssl.data.views import ClientData
+from fedssl.methods.base import ServerState
+from fedssl.methods.fedsto import FedSTO
+from fedssl.methods.ssfl import SSFL
+from fedssl.methods.warm_up import cached, code_of
+from fedssl.models.base import MODELS
+from fedssl.models.build import build_model
+from fedssl.rng import Rng
+
+MakeClient = Callable[..., ClientData]
+OPTIONS = {"warm_up": 1, "batch_size": 4}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def data(client: MakeClient) -> ClientData:
+    return replace(client(6, 0, detecting=True), client_id=-1)
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    spec = MODELS.create({"name": "detector", "width": 2})
+    return build_model(spec, (64, 64, 3), 3, Rng(seed).torch("initial weights"))
+
+
+def begun(chosen: SSFL, data: ClientData, seed: int = 0) -> ServerState:
+    return chosen.init_server(network(seed), data, Rng(seed), 3)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("warm-up-*.safetensors")}
+
+
+def same(one: ServerState, other: ServerState) -> bool:
+    return all(
+        list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in ((one.model, other.model), (one.extra, other.extra))
+    )
+
+
+def test_it_is_trained_once_for_all_methods(cache: Path, data: ClientData, monkeypatch: pytest.MonkeyPatch):
+    first = begun(SSFL(**OPTIONS), data)
+    assert len(files(cache)) == 1
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(SSFL, "supervise", fail)
+    for chosen in (SSFL(**OPTIONS, labeller="global", tau2=0.9), FedSTO(**OPTIONS, orthogonal=0.5)):
+        assert same(first, begun(chosen, data))
+    with pytest.raises(AssertionError, match="trained again"):
+        begun(SSFL(**OPTIONS, warm_up_weights=""), data)
+
+
+def test_without_the_cache_the_bits_are_the_same(cache: Path, data: ClientData):
+    assert same(begun(SSFL(**OPTIONS), data), begun(SSFL(**OPTIONS, warm_up_weights=""), data))
+    assert len(files(cache)) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"warm_up": 2}, {"lr": 0.02}, {"box_loss": "smooth_l1"}, {"anchors": "coco"}, {"seed": 1}, {"fewer": 1}]
+)
+def test_what_changes_it_has_a_file_of_its_own(change: dict[str, Any], cache: Path, data: ClientData):
+    begun(SSFL(**OPTIONS), data)
+    seed, fewer = change.pop("seed", 0), change.pop("fewer", 0)
+    indices = replace(data.indices, labelled=data.labelled[fewer:])
+    begun(SSFL(**{**OPTIONS, **change}), replace(data, indices=indices), seed)
+    assert len(files(cache)) == 2
+
+
+def test_a_damaged_file_is_made_anew(cache: Path, data: ClientData):
+    first = begun(SSFL(**OPTIONS), data)
+    (name,) = files(cache)
+    (cache / name).write_bytes(b"damaged")
+    assert same(first, begun(SSFL(**OPTIONS), data))
+
+
+class Mine(SSFL):
+    """A method of one's own."""
+
+
+def test_code_of_ones_own_has_a_file_of_its_own(cache: Path, data: ClientData):
+    begun(SSFL(**OPTIONS), data)
+    begun(Mine(**OPTIONS), data)
+    assert len(files(cache)) == 2
+    assert code_of(SSFL) == code_of(FedSTO) == ""
+    assert code_of(Mine) == f"{__name__}.Mine"
+
+
+def test_another_version_has_a_file_of_its_own(cache: Path, data: ClientData, monkeypatch: pytest.MonkeyPatch):
+    begun(SSFL(**OPTIONS), data)
+    monkeypatch.setattr("fedssl.methods.warm_up.version", lambda _: "0.0.1")
+    begun(SSFL(**OPTIONS), data)
+    assert len(files(cache)) == 2
+
+
+def test_a_state_that_is_not_finite_is_not_kept(cache: Path):
+    def make() -> ServerState:
+        return ServerState({"w": torch.tensor([1.0, float("nan")])})
+
+    assert torch.isnan(cached("made", make, torch.device("cpu")).model["w"][1])
+    assert files(cache) == set()
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    save_file({name: t.contiguous() for name, t in network(7).state_dict().items()}, tmp_path / "given.safetensors")
+    return tmp_path / "given.safetensors"
+
+
+def test_without_epochs_a_file_of_weights_is_the_first_model(cache: Path, data: ClientData, given: Path):
+    made = begun(SSFL(warm_up=0, batch_size=4, warm_up_weights=str(given)), data)
+    wanted = network(7).state_dict()
+    assert all(torch.equal(made.model[name], tensor) for name, tensor in wanted.items())
+    assert files(cache) == set()
+
+
+def test_the_warm_up_begins_with_a_file_of_weights(cache: Path, data: ClientData, given: Path):
+    made = begun(SSFL(**OPTIONS, warm_up_weights=str(given)), data)
+    chosen, model = SSFL(**OPTIONS), network(7)
+    chosen.supervise(model, data, Rng(0), 1, {}, ramp=chosen.warm_up_ramp)
+    assert all(torch.equal(made.model[name], tensor) for name, tensor in model.state_dict().items())
+    assert len(files(cache)) == 1
+
+
+def test_a_file_that_does_not_fit_is_refused(data: ClientData, tmp_path: Path):
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(ConfigError, match=r"^method\.warm_up_weights='.*: must be `auto`, empty or a safetensors file"):
+        begun(SSFL(**OPTIONS, warm_up_weights=str(path)), data)
+    with torch.device("meta"):
+        shapes = MODELS.create({"name": "detector", "width": 2}).build((64, 64, 3), 3)
+    with pytest.raises(ConfigError, match=r"^method\.warm_up_weights="):
+        SSFL(**OPTIONS, warm_up_weights=str(path)).check(shapes, data, 3)
+    save_file({"backbone.stem.conv.weight": torch.zeros(1)}, path)
+    with pytest.raises(
+        ConfigError, match=r"must be all tensors of this model \(backbone\.stem\.conv\.weight is missing"
+    ):
+        begun(SSFL(**OPTIONS, warm_up_weights=str(path)), data)
