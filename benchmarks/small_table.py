@@ -50,6 +50,19 @@ def comparison(scores: Scores) -> str:
     return markdown(["", *METRICS], [*lines, ["difference", *(percent(gain, "+") for gain in gains)]])
 
 
+def verdict(scores: Scores) -> str:
+    """Say in which scores FedoSSL differs by more than the interval."""
+    ahead, behind = [], []
+    for metric in METRICS:
+        gain = difference(*(values(scores, method, "", SEEN, metric) for method in ("orca", "fedossl")))
+        if abs(gain.mean) > gain.half:
+            (ahead if gain.mean > 0 else behind).append(metric)
+    known = [f"{word} in {', '.join(names)}" for word, names in (("ahead", ahead), ("behind", behind)) if names]
+    if not known:
+        return "No difference exceeds its interval: the two are not told apart."
+    return f"FedoSSL is {' and '.join(known)} by more than the interval; the other scores do not tell them apart."
+
+
 def grid(scores: Scores) -> str:
     """Give the grid, as far as it was run."""
     lines = [
@@ -71,6 +84,6 @@ def _row(scores: Scores, method: str, variant: str, ratio: str) -> list[str]:
 def page(scores: Scores) -> list[str]:
     """Give the parts of a page."""
     seeds = len(values(scores, "fedossl", "", SEEN, "AU"))
-    parts = [MAIN_TEXT.format(seeds=seeds), comparison(scores)]
+    parts = [MAIN_TEXT.format(seeds=seeds), comparison(scores), verdict(scores)]
     has_grid = any(values(scores, "fedossl", variant, SEEN, "AU") for variant in PRIVACY.values() if variant)
     return [*parts, *([GRID_TEXT, grid(scores)] if has_grid else [])]

@@ -36,6 +36,16 @@ def test_the_difference_is_paired_by_seed(table: ModuleType, tmp_path: Path):
     assert lines[4].startswith("| difference | +2.0 ± 0.0 |")
 
 
+def test_only_differences_beyond_their_interval_are_told(table: ModuleType, tmp_path: Path):
+    seen, unseen, joint = [0.01, 0.01, 0.011], [-0.1, 0.1, 0.0], [-0.1, -0.1, -0.1]
+    gains = {"accuracy_seen": seen, "accuracy_unseen": unseen, "accuracy_all": joint}
+    rows = [("orca", "", "0.6", seed, name, 0.5) for name in gains for seed in range(3)]
+    rows += [("fedossl", "", "0.6", s, name, 0.5 + gain) for name in gains for s, gain in enumerate(gains[name])]
+    told = table.verdict(scores(table, tmp_path / "t.csv", rows))
+    assert told.startswith("FedoSSL is ahead in Seen and behind in All joint by more than the interval;")
+    assert table.verdict(scores(table, tmp_path / "u.csv", rows[3:6])).startswith("No difference exceeds")
+
+
 def test_the_grid_shows_seed_0_of_what_was_run(table: ModuleType, tmp_path: Path):
     rows = [("fedossl", "", "0.4", seed, "accuracy_unseen", 0.3 + seed) for seed in (0, 1)]
     rows.append(("fedossl", "kmeans", "0.6", 0, "accuracy_unseen", 0.25))
@@ -44,12 +54,12 @@ def test_the_grid_shows_seed_0_of_what_was_run(table: ModuleType, tmp_path: Path
         "| FedoSSL, 40% of the classes seen | | 30.0 | | | | |",
         "| FedoSSL, 16, k-means | | 25.0 | | | | |",
     ]
-    assert len(table.page(found)) == 4
+    assert len(table.page(found)) == 5
 
 
 def test_without_a_grid_the_page_has_none(table: ModuleType, tmp_path: Path):
     found = scores(table, tmp_path / "t.csv", [("orca", "", "0.6", 0, "accuracy_seen", 0.5)])
-    assert len(table.page(found)) == 2
+    assert len(table.page(found)) == 3
 
 
 @pytest.mark.slow
