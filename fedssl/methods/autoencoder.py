@@ -20,7 +20,7 @@ from fedssl.data.views import ClientData
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
 from fedssl.methods.fedavg import snapshot
-from fedssl.methods.server_only import check_server_data, parts_of
+from fedssl.methods.server_only import ServerOnly, check_server_data, parts_of
 from fedssl.rng import Rng
 
 HEAD = "head."
@@ -41,16 +41,7 @@ class FedAutoencoder(Method):
     head_lr: float = option(1e-3, "learning rate of the classifier's Adam, fresh each round", above=0)
 
     tasks: ClassVar[tuple[str, ...]] = ("sensing",)
-    defaults: ClassVar[tuple[str, ...]] = (
-        "data=imu_synthetic",
-        "model=autoencoder",
-        "partition=natural",
-        "labels=client_rate",
-        "labels.rate=0.1",
-        "validation=0",
-        "participation=0.5",
-        "rounds=10",
-    )
+    defaults: ClassVar[tuple[str, ...]] = ServerOnly.defaults
 
     def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
         """Check for a decoder, and for labels of the server's own if it is to train."""

@@ -21,7 +21,9 @@ class Finetune(PersonalizationHook):
 
     epochs: int = option(5, "passes over the labelled samples", low=0)
     lr: float = option(0.01, "learning rate of SGD", above=0)
-    batch_size: int = option(32, "samples a step", low=1)
+    batch_size: int = option(
+        32, "samples a step; with batch norm, choose it so that no small rest is left of a client's labels", low=1
+    )
     momentum: float = option(0.9, "momentum of SGD", low=0, below=1)
     part: str = option("all", "tensors that train", choices=("all", "head"))
 

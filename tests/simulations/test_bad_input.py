@@ -202,7 +202,7 @@ def test_bytes_that_are_no_text_are_no_method_file(refused: Check, tmp_path: Pat
 
 def test_a_method_file_that_registers_nothing_adds_no_choice(refused: Check, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("")
-    refused("run", f"method_file={tmp_path / 'empty.py'}", "method=mine", field="method")
+    assert "must be" in refused("run", f"method_file={tmp_path / 'empty.py'}", "method=mine", field="method")
 
 
 OUTS = {
@@ -215,14 +215,14 @@ OUTS = {
 @pytest.mark.parametrize("command", ["run", "split"])
 @pytest.mark.parametrize("name", OUTS)
 def test_an_out_that_is_taken_is_refused(refused: Check, tmp_path: Path, command: str, name: str) -> None:
-    refused(command, "data=digits", f"out={OUTS[name](tmp_path)}", field="out")
+    assert "must be" in refused(command, "data=digits", f"out={OUTS[name](tmp_path)}", field="out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_an_out_in_a_folder_that_may_not_be_written_is_refused(refused: Check, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    refused("run", "data=digits", f"out={locked / 'run'}", field="out")
+    assert "must be" in refused("run", "data=digits", f"out={locked / 'run'}", field="out")
 
 
 def images(count: int, *shape: int) -> np.ndarray:
@@ -263,7 +263,7 @@ ARRAYS = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_bad_arrays_are_refused(refused: Check, tmp_path: Path, name: str) -> None:
     np.savez(tmp_path / "bad.npz", **ARRAYS[name])
-    refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", "clients=2", field="data.path")
+    assert "must be" in refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", "clients=2", field="data.path")
 
 
 def damaged() -> dict[str, bytes]:
@@ -280,12 +280,12 @@ def damaged() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", damaged())
 def test_damaged_files_are_refused(refused: Check, tmp_path: Path, name: str) -> None:
     (tmp_path / "bad.npz").write_bytes(damaged()[name])
-    refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", "clients=2", field="data.path")
+    assert "must be" in refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", "clients=2", field="data.path")
 
 
 @pytest.mark.parametrize("path", ["", "missing.npz", "."])
 def test_a_path_without_a_file_is_refused(refused: Check, path: str) -> None:
-    refused("run", "data=npz", f"data.path={path}", field="data.path")
+    assert "must be" in refused("run", "data=npz", f"data.path={path}", field="data.path")
 
 
 def test_malformed_data_leaves_the_cache_as_it_was(refused: Check, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_malformed_data_leaves_the_cache_as_it_was(refused: Check, tmp_path: Pat
     cache.mkdir(exist_ok=True)
     before = sorted(cache.iterdir())
     np.savez(tmp_path / "bad.npz", x_train=X, y_train=Y[:-1])
-    refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", field="data.path")
+    assert "must be" in refused("run", "data=npz", f"data.path={tmp_path / 'bad.npz'}", field="data.path")
     assert sorted(cache.iterdir()) == before
 
 
@@ -303,7 +303,7 @@ def test_a_model_that_cannot_take_the_shape_is_refused(
     from fedssl.models import specs
 
     monkeypatch.setattr(specs, "check_image_shape", _refuse_shape)
-    refused("run", "data=digits", "partition=iid", "clients=2", field="model")
+    assert "must be" in refused("run", "data=digits", "partition=iid", "clients=2", field="model")
 
 
 def _refuse_shape(shape: tuple[int, int, int]) -> None:
@@ -357,18 +357,19 @@ def test_images_of_another_shape_are_not_predicted(refused: Check, done: Path, t
 
 @pytest.mark.parametrize("path", ["missing", "~no-such-user/x", "missing.npz"])
 def test_data_to_predict_that_is_missing_is_refused(refused: Check, done: Path, path: str) -> None:
-    refused("predict", str(done), "--data", path, field="data")
+    assert "must be" in refused("predict", str(done), "--data", path, field="data")
 
 
-def test_predictions_are_not_written_where_no_folder_is(refused: Check, done: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "good.npz", x=images(3, 8, 8))
-    refused("predict", str(done), f"--data={tmp_path / 'good.npz'}", "--out=missing/x.csv", field="--out")
-    refused("predict", str(done), f"--data={tmp_path / 'good.npz'}", f"--out={tmp_path}", field="--out")
+@pytest.mark.parametrize("out", ["missing/x.csv", ".."])
+def test_predictions_are_not_written_where_no_folder_is(refused: Check, done: Path, tmp_path: Path, out: str) -> None:
+    data = tmp_path / "good.npz"
+    np.savez(data, x=images(3, 8, 8))
+    assert "must be" in refused("predict", str(done), f"--data={data}", f"--out={out}", field="--out")
 
 
 def test_an_empty_folder_holds_nothing_to_predict(refused: Check, done: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused("predict", str(done), "--data", str(tmp_path / "empty"), field="data")
+    assert "must be" in refused("predict", str(done), "--data", str(tmp_path / "empty"), field="data")
 
 
 PROCESSES = ["rnu", "run rnds=5", "run method=fedavgg", "run rounds=-1", "run resume=missing"]

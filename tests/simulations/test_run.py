@@ -136,7 +136,6 @@ def test_a_result_gives_tables_and_a_model(whole: Result) -> None:
 
 
 def test_the_final_model_scores_as_the_summary_says(whole: Result) -> None:
-    from fedssl.data.base import SOURCES
     from fedssl.data.cache import open_dataset
 
     test = open_dataset(SOURCES.create({"name": "digits"})).test
@@ -228,66 +227,6 @@ def test_an_experiment_that_cannot_run_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clients=5000"):
         simulate([*SMALL.replace("clients=3", "clients=5000").split(), f"out={tmp_path / 'run'}"])
     assert list(tmp_path.iterdir()) == []
-
-
-SCENES = "data=shapes_synthetic data.pictures=36 data.test_pictures=4 data.size=64 partition=natural validation=0"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            f"method=fedavg model=resnet labels=asis {SCENES}",
-            r"^model='resnet': must be one that fits data=shapes_synthetic: a detector \(model=detector\)",
-        ),
-        (
-            f"method=fedsto model=detector labels=none {SCENES} method.warm_up_weights=missing",
-            r"^method\.warm_up_weights='/.*/missing': must be `auto`, empty or a safetensors file",
-        ),
-    ],
-)
-def test_networks_that_do_not_fit_write_nothing(words: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        simulate([*words.split(), "clients=3", "engine=inline", f"out={tmp_path / 'run'}"])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_detector_is_refused_for_pictures_without_boxes(tmp_path: Path) -> None:
-    file = tmp_path / "classes.npz"
-    np.savez(file, x_train=np.zeros((40, 64, 64, 3), np.uint8), y_train=np.arange(40) % 2)
-    words = [
-        "method=fedavg",
-        "model=detector",
-        "data=npz",
-        f"data.path={file}",
-        "partition=iid",
-        "labels=client_rate",
-        "clients=3",
-    ]
-    with pytest.raises(ConfigError, match=r"^model='detector': must be one that fits data=npz: no detector"):
-        simulate([*words, f"out={tmp_path / 'run'}"])
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_run_resumes_without_its_file_of_first_weights(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from fedssl.assembly import initial_model
-    from fedssl.data.cache import open_dataset
-    from fedssl.runtime import choose_device
-
-    file = tmp_path / "first.safetensors"
-    words = f"method=ssfl model=detector model.width=2 labels=none {SCENES} clients=3 engine=inline method.warm_up=0"
-    common = [*words.split(), "method.labeller=none", "method.server_epochs=0", f"method.warm_up_weights={file}"]
-    chosen = compose_experiment([*common, "seed=7"])
-    dataset = open_dataset(SOURCES.create(chosen.data))
-    tensors = initial_model(chosen, dataset, choose_device("cpu")).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
-    first = simulate([*common, "rounds=1", f"out={tmp_path / 'run'}"]).summary["weights_sha256"]
-    file.unlink()
-    second = simulate([f"resume={tmp_path / 'run'}", "rounds=2"]).summary
-    # Nobody trains.
-    assert (second["rounds"], second["weights_sha256"]) == (2, first)
 
 
 def test_an_experiment_from_python_is_checked_for_ranges(tmp_path: Path) -> None:
