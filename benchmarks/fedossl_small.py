@@ -15,11 +15,11 @@ from published import ROOT, Cell, arguments, describe, fill
 
 COMMON = (
     *("data=fashion_small", "model=resnet", "model.head=cosine", "model.weights=auto", "model.pretrain_epochs=10"),
-    *("partition=open_world", "labels=client_rate", "labels.rate=0.5", "clients=10", "rounds=40"),
+    *("partition=open_world", "labels=client_rate", "labels.rate=0.5", "clients=10", "rounds=20"),
     *("method.epochs=2", "method.batch_size=64", "method.cache_views=4"),
     *("engine=inline", "evaluation.every=10", "checkpoint.every=0"),
 )
-METHODS = {"fedossl": ("calibration=centroid",), "orca": ()}
+METHODS = {"fedossl": ("calibration=centroid", "method.warmup=off"), "orca": ()}
 SEEN = "0.6"
 OTHERS = ("0.4", "0.8")
 PRIVACY = {

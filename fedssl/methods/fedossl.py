@@ -53,6 +53,8 @@ class FedoSSL(Orca):
         "method.epochs=2",
         "method.batch_size=64",
         "method.cache_views=4",
+        # As in the paper's text: in 20 rounds there is no time to lose.
+        "method.warmup=off",
     )
 
     uncertainty: str = option(

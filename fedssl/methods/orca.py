@@ -69,6 +69,7 @@ class Orca(Method):
         "model.head=cosine",
         "model.weights=auto",
         "model.pretrain_epochs=10",
+        "rounds=20",
     )
 
     epochs: int = option(5, "local epochs a round (E)", low=1)

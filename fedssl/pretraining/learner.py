@@ -67,7 +67,13 @@ class Learner:
 
     def _step(self, x: torch.Tensor, generator: torch.Generator) -> float:
         plan = self.plan
-        views = random_views(torch.cat([x, x]), generator, flip=plan.flip).to(plan.device)
+        views = random_views(
+            torch.cat([x, x]),
+            generator,
+            flip=plan.flip,
+            least_area=plan.settings.area,
+            jitter=plan.settings.jitter,
+        ).to(plan.device)
         with autocast(plan.precision, plan.device):
             z = self.trained(normalise(views, plan.dataset.mean, plan.dataset.std))
         # Outside autocast, which would multiply the projections in half precision.

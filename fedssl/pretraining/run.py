@@ -26,6 +26,11 @@ from fedssl.pretraining.settings import Pretraining
 _THREADS = 2
 """Of the pre-training that a run begins with: a fixed number, so that its bits do not depend on the cores."""
 
+_SHORT = Pretraining(
+    batch_size=64, temperature=0.2, area=0.5, jitter=0.8, images="federated_pool", score_every=0, threads=_THREADS
+)
+"""For few epochs on few images: many small steps; chosen on `fashion_small` by neighbours within its training split."""
+
 Watcher = Callable[[dict[str, float]], None]
 """Told of each epoch: epoch, loss, seconds, and knn_accuracy where it was scored."""
 
@@ -116,7 +121,7 @@ def fix_weights(experiment: Experiment, begin: Callable[[str], None], watcher: W
 
 def _cached(experiment: Experiment, begin: Callable[[str], None], watcher: Watcher) -> Path:
     epochs = int(experiment.model["pretrain_epochs"])
-    todo = plan(experiment, Pretraining(epochs=epochs, images="federated_pool", score_every=0, threads=_THREADS))
+    todo = plan(experiment, replace(_SHORT, epochs=epochs))
     path = cache_directory() / f"weights-{sha256(todo.identity())}.safetensors"
     if not path.is_file():
         begin(f"pre-training on {len(todo.index)} images without labels, {epochs} epochs; kept in {path}")

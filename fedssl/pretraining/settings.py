@@ -21,6 +21,10 @@ class Pretraining:
         choices=("simclr", "dcl"),
     )
     temperature: float = option(0.5, "temperature of the loss", above=0)
+    area: float = option(0.2, "least share of an image that a view shows", above=0, high=1)
+    jitter: float = option(
+        0.4, "how far brightness, contrast and saturation of a view change, the hue by a quarter of it", low=0, high=1
+    )
     images: str = option(
         "all",
         "`all` training images, the `federated_pool` that the split gives to clients, or its `unlabelled` part",

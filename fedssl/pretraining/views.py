@@ -9,26 +9,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_AREA = (0.2, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
-_JITTER, _HUE = 0.4, 0.1
+_HUE = 0.25
 _JITTERED, _GREY = 0.8, 0.2
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def random_views(x: Tensor, generator: torch.Generator, *, flip: bool) -> Tensor:
+def random_views(
+    x: Tensor, generator: torch.Generator, *, flip: bool, least_area: float = 0.2, jitter: float = 0.4
+) -> Tensor:
     """Give a random view of each image, float32 (batch, channels, height, width) in 0..1.
 
-    `x` is uint8 (batch, height, width, channels), on the CPU as the generator is. Crop of 0.2 to 1 of the area,
-    mirrored half the time if `flip`; colours jitter (0.4, 0.4, 0.4, 0.1) with p 0.8, grey with p 0.2.
-    Source: Chen et al. 2020, appendix A, at half strength and without blur, as for small images (appendix B.9).
+    `x` is uint8 (batch, height, width, channels), on the CPU as the generator is. Crop of `least_area` to 1 of the
+    area, mirrored half the time if `flip`; with p 0.8 brightness, contrast and saturation jitter by `jitter` and the
+    hue by a quarter of it, grey with p 0.2. One channel has brightness and contrast alone: without their jitter the
+    shades of two crops would tell that they are of one image.
+    Source: Chen et al. 2020, appendix A; 0.4 is half strength, without blur, as for small images (appendix B.9).
     """
     batch, height, width, channels = x.shape
-    boxes = draw_boxes(batch, height, width, generator)
+    boxes = draw_boxes(batch, height, width, generator, least_area)
     mirrored = _chance(batch, 0.5 if flip else 0.0, generator)
     out = crop(x.permute(0, 3, 1, 2).to(torch.float32).div_(255), boxes, mirrored)
-    return change_colours(out, *draw_colours(batch, generator)) if channels == 3 else out
+    brightness, contrast, saturation, hue = draw_colours(batch, generator, jitter)
+    if channels == 3:
+        return change_colours(out, brightness, contrast, saturation, hue)
+    return change_light(out, brightness, contrast)
 
 
 def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -38,12 +44,12 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     return centred.div_(torch.tensor(std, device=x.device).view(shape)).contiguous(memory_format=torch.channels_last)
 
 
-def draw_boxes(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def draw_boxes(batch: int, height: int, width: int, generator: torch.Generator, least_area: float = 0.2) -> Tensor:
     """Give random crops as (batch, 4): top, left, height, width, in pixels.
 
     The first of 10 tries that fits the image counts, as in torchvision; if none does, the last one is cut to fit.
     """
-    area = _uniform((_TRIES, batch), *_AREA, generator) * height * width
+    area = _uniform((_TRIES, batch), least_area, 1.0, generator) * height * width
     aspect = _uniform((_TRIES, batch), math.log(_ASPECT[0]), math.log(_ASPECT[1]), generator).exp()
     sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()])
     limits = torch.tensor([height, width], dtype=torch.float32)
@@ -70,15 +76,22 @@ def crop(x: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def draw_colours(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_colours(batch: int, generator: torch.Generator, jitter: float = 0.4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Give factors of brightness, contrast, saturation, and turns of the hue; each (batch,)."""
-    brightness, contrast, saturation = _uniform((3, batch), 1 - _JITTER, 1 + _JITTER, generator)
-    hue = _uniform((batch,), -_HUE, _HUE, generator)
+    brightness, contrast, saturation = _uniform((3, batch), 1 - jitter, 1 + jitter, generator)
+    hue = _uniform((batch,), -_HUE * jitter, _HUE * jitter, generator)
     still = ~_chance(batch, _JITTERED, generator)
     one = torch.ones(batch)
     brightness, contrast, saturation = (torch.where(still, one, f) for f in (brightness, contrast, saturation))
     saturation = saturation.masked_fill(_chance(batch, _GREY, generator), 0)
     return brightness, contrast, saturation, hue.masked_fill(still, 0)
+
+
+def change_light(x: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Change brightness and contrast, factors (batch,), of images (batch, channels, height, width) in 0..1."""
+    brightness, contrast = (factor.view(-1, 1, 1, 1) for factor in (brightness, contrast))
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (brightness * (contrast * x + (1 - contrast) * mean)).clamp_(0, 1)
 
 
 def change_colours(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:

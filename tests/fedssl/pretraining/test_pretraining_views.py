@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from fedssl.pretraining.views import change_colours, crop, draw_boxes, draw_colours, normalise, random_views
+from fedssl.pretraining.views import (
+    change_colours,
+    change_light,
+    crop,
+    draw_boxes,
+    draw_colours,
+    normalise,
+    random_views,
+)
 
 STILL = torch.tensor([False])
 
@@ -109,17 +119,37 @@ def test_views_are_a_function_of_the_generator(channels):
     assert not torch.equal(random_views(x, generator(2), flip=True), first)
 
 
-def test_one_channel_is_cropped_and_mirrored_only():
+def test_light_changes_by_the_formula():
+    x = torch.tensor([0.2, 0.4, 0.6, 0.8]).view(1, 1, 2, 2)
+    out = change_light(x, torch.tensor([0.5]), torch.tensor([2.0]))
+    torch.testing.assert_close(out.flatten(), torch.tensor([0.0, 0.15, 0.35, 0.55]))
+
+
+def test_the_light_of_one_channel_jitters_around_its_own():
+    x = torch.full((2000, 4, 4, 1), 102, dtype=torch.uint8)
+    views = random_views(x, generator(), flip=True, jitter=0.8)
+    factor = views[:, 0, 0, 0] / 0.4
+    assert (factor - 1).abs().max() <= 0.8
+    assert ((factor - 1).abs() < 1e-5).float().mean() == pytest.approx(0.2, abs=0.03)
+    assert factor.std() == pytest.approx(0.8 * math.sqrt(0.8 / 3), abs=0.02)
+
+
+def test_without_jitter_one_channel_is_cropped_and_mirrored_only():
     x = torch.full((50, 8, 8, 1), 51, dtype=torch.uint8)
-    views = random_views(x, generator(), flip=True)
+    views = random_views(x, generator(), flip=True, jitter=0)
     torch.testing.assert_close(views, torch.full((50, 1, 8, 8), 0.2))
+
+
+def test_a_view_shows_at_least_the_area_asked_for():
+    boxes = draw_boxes(2000, 30, 30, generator(), least_area=0.7)
+    assert (boxes[:, 2] * boxes[:, 3] / 900).min() >= 0.7
 
 
 def test_without_flip_no_view_is_mirrored():
     # Columns grow to the right; only a mirrored view could fall.
     x = (torch.arange(16, dtype=torch.uint8) * 16).view(1, 1, 16, 1).expand(64, 16, 16, 1)
     for flip, share in ((False, 0.0), (True, 0.5)):
-        views = random_views(x, generator(3), flip=flip)
+        views = random_views(x, generator(3), flip=flip, jitter=0)
         falls = (views[:, 0, :, -1] < views[:, 0, :, 0]).all(dim=1).float().mean()
         assert falls == pytest.approx(share, abs=0.15 if flip else 0)
 
