@@ -2,6 +2,7 @@
 
 Usage: python benchmarks/fedsto_roadsign.py --data FOLDER [--jobs 1] [--seeds 3] [--weather noniid] [--only TEXT]
 
+The last two runs have 12 clients, four a weather: FedSTO and federated averaging (`ssfl`), seed 0.
 Everybody begins with the same 60 epochs on the server's labels and goes on for 40 rounds of one local and one server
 epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round.
 """
@@ -18,10 +19,10 @@ from typing import Any
 
 from published import Cell, Score, arguments, describe, fill, scores_of
 
-CLIENTS, ROUNDS, EVERY = 3, 40, 5
+CLIENTS, MANY, ROUNDS, EVERY = 3, 12, 40, 5
 OVERRIDES: tuple[str, ...] = (
     *("data=roadsign", "data.size=224", "model=detector", "partition=natural", "validation=0"),
-    *(f"clients={CLIENTS}", f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
+    *(f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
     *("engine=inline", "checkpoint.every=0", "method.tau2=0.5"),
 )
 UNLABELLED = ("labels=none",)
@@ -44,22 +45,26 @@ RUNS: Runs = {
     ),
 }
 """Clients of `server_only` and of the centralised run do not train; `all_labels` is supervised federated learning."""
+OF_MANY = (("fedsto", ""), ("ssfl", ""))
 TOTAL = "map50_total"
 WEATHERS = ("overcast", "rainy", "snowy")
 PARTS = ("pseudo_precision", "pseudo_coverage", "pseudo_reliable_per_image", "orthogonality_above_floor")
 
 
-def setting(weather: str) -> str:
-    """Give the setting of a run, as the table writes it."""
-    return f"clients={CLIENTS};weather={weather}"
+def cell(key: tuple[str, str], data: Path, weather: str, clients: int, seed: int) -> Cell:
+    """Give one run."""
+    parties = (f"clients={clients}", f"data.per_weather={clients // len(WEATHERS)}")
+    given = (f"data.path={data}", f"data.weather={weather}", *parties, *OVERRIDES, *RUNS[key])
+    return Cell(*key, f"clients={clients};weather={weather}", seed, given)
 
 
 def cells(seeds: int, data: Path, weather: str) -> Iterator[Cell]:
-    """Give all runs of a seed before the next."""
+    """Give all runs of a seed before the next, then those with many clients."""
     for seed in range(seeds):
-        for key, overrides in RUNS.items():
-            given = (f"data.path={data}", f"data.weather={weather}", *OVERRIDES, *overrides)
-            yield Cell(*key, setting(weather), seed, given)
+        for key in RUNS:
+            yield cell(key, data, weather, CLIENTS, seed)
+    for key in OF_MANY:
+        yield cell(key, data, weather, MANY, 0)
 
 
 def scores(chosen: Cell, summary: dict[str, Any]) -> list[Score]:

@@ -130,13 +130,22 @@ def predict(argv: Sequence[str]) -> int:
         if name in options:
             raise ConfigError(name, options[name], f"left out: {paths[0]} is no run of a detector")
     names, samples = read_samples(own_path(options["--data"]), model.meta)
-    out = Path(own_path(options.get("--out", "predictions.csv")))
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    out = _table(options)
     labels, confidences = model(samples)
     write_predictions(out, names, labels, confidences, model.meta.class_names)
     print(f"{len(names)} predictions in {out}")
     return 0
+
+
+def _table(options: dict[str, str]) -> Path:
+    from simulations.compose import own_path
+
+    out = Path(own_path(options.get("--out", "predictions.csv")))
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    if out.suffix != ".csv":
+        raise ConfigError("--out", str(out), "a name that ends in .csv, so that no picture is overwritten")
+    return out
 
 
 def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
@@ -149,9 +158,7 @@ def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
         score = -1.0
     if not 0 <= score <= 1:
         raise ConfigError("--score", options["--score"], "a number in 0..1")
-    out = Path(own_path(options.get("--out", "predictions.csv")))
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    out = _table(options)
     drawn = Path(own_path(options["--draw"])) if "--draw" in options else None
     if drawn is not None and drawn.exists() and not drawn.is_dir():
         raise ConfigError("--draw", str(drawn), "a folder, which is made if it is missing")

@@ -47,10 +47,12 @@ def test_every_run_is_there_once_and_composes(
 
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path, "noniid"))
-    assert len({cell.key for cell in cells}) == len(cells) == 20
-    for cell in cells[:10]:
+    assert len({cell.key for cell in cells}) == len(cells) == 22
+    for cell in (*cells[:10], *cells[20:]):
         made = compose_experiment(cell.overrides)
-        assert (made.rounds, made.clients, made.method["warm_up"]) == (40, 3, 60)
+        clients = 3 if cell in cells[:10] else 12
+        assert (made.rounds, made.clients, made.method["warm_up"]) == (40, clients, 60)
+        assert made.data["per_weather"] == clients // 3
         assert made.method["tau2"] == 0.5
         assert (made.method["name"] == "fedsto") == (cell.method == "fedsto")
         assert (made.labels["name"] != "none") == (cell.method == "all_labels")

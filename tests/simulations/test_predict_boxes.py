@@ -51,6 +51,7 @@ def test_boxes_are_written_and_drawn(run, tmp_path, capsys):
         (["--score"], r"^--score='': must be followed by a number"),
         (["--draw", "new.npz"], r"^--draw=.*new.npz': must be a folder"),
         (["--out", "."], r"^--out=.*must be a file in a folder that exists"),
+        (["--out", "street.png"], r"^--out=.*must be a name that ends in .csv"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_read(run, tmp_path, words, message):
