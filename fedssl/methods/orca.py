@@ -60,6 +60,7 @@ class Orca(Method):
     """Trains the last stage and a cosine head on labelled samples, on pairs, and against collapse."""
 
     open_world: ClassVar[bool] = True
+    scores_trained_model: ClassVar[bool] = True
     defaults: ClassVar[tuple[str, ...]] = (
         "data=fashion_small",
         "partition=open_world",
