@@ -52,7 +52,7 @@ def test_the_grid_shows_seed_0_of_what_was_run(table: ModuleType, tmp_path: Path
     found = scores(table, tmp_path / "t.csv", rows)
     assert table.grid(found).splitlines()[2:] == [
         "| FedoSSL, 40% of the classes seen | | 30.0 | | | | |",
-        "| FedoSSL, 16, k-means | | 25.0 | | | | |",
+        "| FedoSSL, 16 centroids by k-means | | 25.0 | | | | |",
     ]
     assert len(table.page(found)) == 5
 
@@ -69,4 +69,12 @@ def test_every_run_of_the_grid_is_there_once_and_composes(table: ModuleType):
     assert {cell.variant for cell in cells} == set(table.PRIVACY.values())
     for cell in cells:
         made = compose_experiment(list(cell.overrides))
-        assert (made.method["name"], made.rounds, made.clients) == (cell.method, 40, 10)
+        assert (made.method["name"], made.rounds, made.clients) == (cell.method, 20, 10)
+
+
+def test_the_published_default_run_is_the_default_run(table: ModuleType):
+    cell = next(iter(importlib.import_module("fedossl_small").cells(1, 1)))
+    made, default = compose_experiment(list(cell.overrides)), compose_experiment([])
+    for group in ("method", "data", "model", "partition", "labels", "calibration", "personalization", "aggregation"):
+        assert getattr(made, group) == getattr(default, group)
+    assert (made.rounds, made.clients, made.participation) == (default.rounds, default.clients, default.participation)
