@@ -2,7 +2,8 @@
 
 Run: python benchmarks/data_path.py [--repeats 5] [--json]. One thread; the systems take turns, medians and
 ranges of the ratios are printed. All sides start from uint8 arrays and end as uint8 images in one
-array; the Pillow and torchvision sides do the same crop, flip, two operations and cutout.
+array; the Pillow and torchvision sides do the same crop, flip, two operations and cutout. Views of scenes, whose boxes
+move with them, are set beside torchvision alone: flip, scale and shift, colours, grey, blur, two cutouts.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from torchvision import tv_tensors  # type: ignore[import-untyped]
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from fedssl.data import augment
+from fedssl.data import augment, box_augment
 
 SHAPES = ((28, 28, 1), (32, 32, 3))
 BATCHES = (64, 448)
 RIVALS = {"pillow": "Pillow", "torchvision": "torchvision v2"}
 GOALS = {"weak": (4.0, 6.0), "strong": (3.0, 5.0)}
 """How many times faster a view must be: pass and aim."""
+SCENES, SIDE, SCENE_GOALS = 8, 224, (3.0, 5.0)
 Images = NDArray[np.uint8]
 
 
@@ -156,6 +159,51 @@ def row(view: str, shape: tuple[int, int, int], batch: int, times: dict[str, lis
     return f"| {view} | {'x'.join(map(str, shape))} | {batch} | " + " | ".join(shown) + " |"
 
 
+def our_scenes(x: Images, boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    views, transform = box_augment.strong(torch.from_numpy(x), np.arange(len(x)), seed, flip=True)
+    box_augment.place_boxes(boxes, torch.arange(len(x)), transform)
+    return views
+
+
+def torchvision_scenes(x: Images, boxes: torch.Tensor, seed: int) -> torch.Tensor:
+    del seed
+    change = v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(0, translate=(0.25, 0.25), scale=box_augment.SCALE, fill=114),
+            v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+            v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
+            v2.RandomGrayscale(box_augment.GREYED),
+            v2.RandomApply([v2.GaussianBlur(7, box_augment.BLUR)], box_augment.BLURRED),
+            *[v2.RandomErasing(p=1.0, scale=(0.01, 0.06)) for _ in range(box_augment.CUTOUTS)],
+            v2.SanitizeBoundingBoxes(min_size=box_augment.MIN_SIDE, labels_getter=None),
+        ]
+    )
+    views = []
+    for image, box in zip(torch.from_numpy(x).permute(0, 3, 1, 2), boxes, strict=True):
+        placed = tv_tensors.BoundingBoxes(box[None], format="XYXY", canvas_size=(SIDE, SIDE))
+        views.append(change(tv_tensors.Image(image), placed)[0])
+    return torch.stack(views)
+
+
+def scene_cell(repeats: int) -> dict[str, Any]:
+    """Compare strong views of scenes with one box each, a value a repeat."""
+    x = np.random.default_rng(0).integers(0, 256, (SCENES, SIDE, SIDE, 3), dtype=np.uint8)
+    boxes = torch.tensor([[60.0, 70.0, 130.0, 150.0]]).repeat(SCENES, 1)
+    rows = []
+    for repeat in range(repeats + 1):  # the first warms up
+        pair = []
+        for system in (our_scenes, torchvision_scenes):
+            passes, start = 0, time.perf_counter()
+            while passes == 0 or time.perf_counter() - start < 0.5:
+                system(x, boxes, 1000 * repeat + passes)
+                passes += 1
+            pair.append((time.perf_counter() - start) / passes / SCENES * 1e6)
+        rows += [tuple(pair)] if repeat else []
+    what = f"us an image, strong views of scenes {SIDE}x{SIDE}x3, batch {SCENES}, against torchvision v2"
+    return {"what": what, "passes": SCENE_GOALS[0], "aim": SCENE_GOALS[1], "rows": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
@@ -171,8 +219,15 @@ def main() -> None:
         found += cells(view, shape, batch, times)
         if not options.json:
             print(row(view, shape, batch, times), flush=True)
+    found.append(scene_cell(options.repeats))
     if options.json:
         print(json.dumps({"cells": found}))
+    else:
+        times = found[-1]["rows"]
+        ratios = [theirs / own for own, theirs in times]
+        print(
+            f"{found[-1]['what']}: {statistics.median(own for own, _ in times):.0f}, {statistics.median(ratios):.1f}x"
+        )
 
 
 if __name__ == "__main__":

@@ -68,6 +68,14 @@ def run(command: list[str]) -> dict[str, Any]:
     return measured
 
 
+def scenes(script: str, *overrides: str) -> list[str]:
+    """Give the command that trains a detector on a server's scenes, with as little else as there can be."""
+    labels = ("data=shapes_synthetic", "data.size=224", "data.pictures=200", "data.server_share=0.8")
+    method = ("method=ssfl", "method.labeller=none", "method.warm_up=0", "model=detector", "partition=natural")
+    rest = ("labels=none", "clients=3", "validation=0", "evaluation.every=100000", "checkpoint.every=0")
+    return [str(HERE / script), *overrides, *labels, "data.test_pictures=2", *method, *rest]
+
+
 def small_clients(folder: Path) -> list[str]:
     """Give G1's workload: LeNet, 10 clients x 50 images, batch 10."""
     return [
@@ -115,6 +123,8 @@ def cells(folder: Path) -> list[Cell]:
         Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
         Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
     ]
+    detector = scenes("one.py", "engine=inline", "rounds=16"), scenes("bare_detector.py", "16")
+    found.append(Cell("G5", "detector on labelled scenes, 224 px", *detector, 1 / 1.03, 1 / 1.01))
     # G1 without its data and its number of clients.
     few = [*g1[1:-1], *ray, "rounds=30"]
     for clients, label in ((1000, "1,000"), (10000, "10,000")):
