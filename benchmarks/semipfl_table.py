@@ -93,7 +93,7 @@ DEVICES_TEXT = """\
 ## Devices
 
 Simulated devices (this project's scenarios, not the paper's), {rate} of the windows labelled: macro F1 in percent, and
-simulated minutes of the whole run."""
+simulated seconds of the whole run."""
 QUESTIONS_TEXT = "## What was expected"
 
 
@@ -198,10 +198,10 @@ def by_device(scores: Scores, rows: pd.DataFrame) -> str:
     plain = scores.values("semipfl", DEVICES["none"], setting(), F1)
     for name, variant in DEVICES.items():
         values, found = scores.values("semipfl", variant, setting(), F1), course(rows, variant)
-        minutes = f"{found['minutes'].iloc[-1]:.1f}" if len(found) else ""
+        seconds = f"{60 * found['minutes'].iloc[-1]:.1f}" if len(found) else ""
         lost = "" if variant == DEVICES["none"] else percent(difference(plain, values), "+")
-        lines.append([name, percent(mean(values)), lost, minutes])
-    return markdown(["devices", "macro F1", "difference", "simulated minutes"], lines)
+        lines.append([name, percent(mean(values)), lost, seconds])
+    return markdown(["devices", "macro F1", "difference", "simulated seconds"], lines)
 
 
 def verdict(text: str, found: Sequence[tuple[float, float, float]]) -> str:
