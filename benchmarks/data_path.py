@@ -115,12 +115,12 @@ def ours(x: Images, *, strong: bool, seed: int) -> torch.Tensor:
     return view(torch.from_numpy(x), np.arange(len(x)), seed, flip=True)
 
 
-def seconds_per_image(system: Callable[..., object], x: Images, seed: int, *, strong: bool) -> float:
+def seconds_per_image(view: Callable[[int], object], batch: int, seed: int, least: float = 0.1) -> float:
     passes, start = 0, time.perf_counter()
-    while passes == 0 or time.perf_counter() - start < 0.1:
-        system(x, strong=strong, seed=seed + passes)
+    while passes == 0 or time.perf_counter() - start < least:
+        view(seed + passes)
         passes += 1
-    return (time.perf_counter() - start) / passes / len(x)
+    return (time.perf_counter() - start) / passes / batch
 
 
 def microseconds(shape: tuple[int, int, int], batch: int, repeats: int, *, strong: bool) -> dict[str, list[float]]:
@@ -129,7 +129,7 @@ def microseconds(shape: tuple[int, int, int], batch: int, repeats: int, *, stron
     times: dict[str, list[float]] = {"ours": [], "pillow": [], "torchvision": []}
     for repeat in range(repeats + 1):  # the first warms up
         for name, system in (("ours", ours), ("pillow", pillow), ("torchvision", torchvision)):
-            spent = seconds_per_image(system, x, 1000 * repeat, strong=strong)
+            spent = seconds_per_image(lambda seed, of=system: of(x, strong=strong, seed=seed), batch, 1000 * repeat)
             if repeat:
                 times[name].append(spent * 1e6)
     return times
@@ -192,14 +192,11 @@ def scene_cell(repeats: int) -> dict[str, Any]:
     boxes = torch.tensor([[60.0, 70.0, 130.0, 150.0]]).repeat(SCENES, 1)
     rows = []
     for repeat in range(repeats + 1):  # the first warms up
-        pair = []
-        for system in (our_scenes, torchvision_scenes):
-            passes, start = 0, time.perf_counter()
-            while passes == 0 or time.perf_counter() - start < 0.5:
-                system(x, boxes, 1000 * repeat + passes)
-                passes += 1
-            pair.append((time.perf_counter() - start) / passes / SCENES * 1e6)
-        rows += [tuple(pair)] if repeat else []
+        pair = [
+            1e6 * seconds_per_image(lambda seed, of=system: of(x, boxes, seed), SCENES, 1000 * repeat, 0.5)
+            for system in (our_scenes, torchvision_scenes)
+        ]
+        rows += [pair] if repeat else []
     what = f"us an image, strong views of scenes {SIDE}x{SIDE}x3, batch {SCENES}, against torchvision v2"
     return {"what": what, "passes": SCENE_GOALS[0], "aim": SCENE_GOALS[1], "rows": rows}
 

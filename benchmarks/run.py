@@ -70,10 +70,16 @@ def run(command: list[str]) -> dict[str, Any]:
 
 def scenes(script: str, *overrides: str) -> list[str]:
     """Give the command that trains a detector on a server's scenes, with as little else as there can be."""
-    labels = ("data=shapes_synthetic", "data.size=224", "data.pictures=200", "data.server_share=0.8")
+    data = (
+        "data=shapes_synthetic",
+        "data.size=224",
+        "data.pictures=200",
+        "data.server_share=0.8",
+        "data.test_pictures=2",
+    )
     method = ("method=ssfl", "method.labeller=none", "method.warm_up=0", "model=detector", "partition=natural")
     rest = ("labels=none", "clients=3", "validation=0", "evaluation.every=100000", "checkpoint.every=0")
-    return [str(HERE / script), *overrides, *labels, "data.test_pictures=2", *method, *rest]
+    return [str(HERE / script), *overrides, *data, *method, *rest]
 
 
 def small_clients(folder: Path) -> list[str]:

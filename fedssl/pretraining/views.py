@@ -11,14 +11,12 @@ from torch.nn import functional
 
 _ASPECT = (3 / 4, 4 / 3)
 _TRIES = 10
-_HUE = 0.25
+_HUE_SHARE = 0.25
 _JITTERED, _GREY = 0.8, 0.2
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def random_views(
-    x: Tensor, generator: torch.Generator, *, flip: bool, least_area: float = 0.2, jitter: float = 0.4
-) -> Tensor:
+def random_views(x: Tensor, generator: torch.Generator, *, flip: bool, least_area: float, jitter: float) -> Tensor:
     """Give a random view of each image, float32 (batch, channels, height, width) in 0..1.
 
     `x` is uint8 (batch, height, width, channels), on the CPU as the generator is. Crop of `least_area` to 1 of the
@@ -44,7 +42,7 @@ def normalise(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     return centred.div_(torch.tensor(std, device=x.device).view(shape)).contiguous(memory_format=torch.channels_last)
 
 
-def draw_boxes(batch: int, height: int, width: int, generator: torch.Generator, least_area: float = 0.2) -> Tensor:
+def draw_boxes(batch: int, height: int, width: int, generator: torch.Generator, least_area: float) -> Tensor:
     """Give random crops as (batch, 4): top, left, height, width, in pixels.
 
     The first of 10 tries that fits the image counts, as in torchvision; if none does, the last one is cut to fit.
@@ -76,10 +74,10 @@ def crop(x: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def draw_colours(batch: int, generator: torch.Generator, jitter: float = 0.4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def draw_colours(batch: int, generator: torch.Generator, jitter: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Give factors of brightness, contrast, saturation, and turns of the hue; each (batch,)."""
     brightness, contrast, saturation = _uniform((3, batch), 1 - jitter, 1 + jitter, generator)
-    hue = _uniform((batch,), -_HUE * jitter, _HUE * jitter, generator)
+    hue = _uniform((batch,), -_HUE_SHARE * jitter, _HUE_SHARE * jitter, generator)
     still = ~_chance(batch, _JITTERED, generator)
     one = torch.ones(batch)
     brightness, contrast, saturation = (torch.where(still, one, f) for f in (brightness, contrast, saturation))

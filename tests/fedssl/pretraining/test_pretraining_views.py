@@ -16,6 +16,7 @@ from fedssl.pretraining.views import (
     random_views,
 )
 
+HALF_STRENGTH = {"flip": True, "least_area": 0.2, "jitter": 0.4}
 STILL = torch.tensor([False])
 
 
@@ -52,7 +53,7 @@ def test_a_box_is_enlarged_bilinearly():
 # Of 20 x 90, a fifth of the area is already 19 pixels high at the aspect of 1, so that few boxes fit.
 @pytest.mark.parametrize(("height", "width", "share"), [(32, 32, 0.98), (20, 90, 0.25)])
 def test_boxes_lie_in_the_image_with_the_asked_area_and_aspect(height, width, share):
-    top, left, tall, wide = draw_boxes(4000, height, width, generator()).unbind(1)
+    top, left, tall, wide = draw_boxes(4000, height, width, generator(), least_area=0.2).unbind(1)
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + tall <= height + 1e-4).all()
@@ -98,7 +99,7 @@ def test_values_stay_within_0_and_1():
 
 
 def test_a_fifth_of_the_samples_jitter_not_and_a_fifth_turn_grey():
-    brightness, contrast, saturation, hue = draw_colours(20_000, generator())
+    brightness, contrast, saturation, hue = draw_colours(20_000, generator(), jitter=0.4)
     still = hue == 0
     assert still.float().mean() == pytest.approx(0.2, abs=0.01)
     assert torch.equal(brightness == 1, still)
@@ -113,10 +114,10 @@ def test_a_fifth_of_the_samples_jitter_not_and_a_fifth_turn_grey():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_a_function_of_the_generator(channels):
     x = pictures(6, 12, 12, channels)
-    first = random_views(x, generator(1), flip=True)
+    first = random_views(x, generator(1), **HALF_STRENGTH)
     assert first.shape == (6, channels, 12, 12)
-    assert torch.equal(random_views(x, generator(1), flip=True), first)
-    assert not torch.equal(random_views(x, generator(2), flip=True), first)
+    assert torch.equal(random_views(x, generator(1), **HALF_STRENGTH), first)
+    assert not torch.equal(random_views(x, generator(2), **HALF_STRENGTH), first)
 
 
 def test_light_changes_by_the_formula():
@@ -127,7 +128,7 @@ def test_light_changes_by_the_formula():
 
 def test_the_light_of_one_channel_jitters_around_its_own():
     x = torch.full((2000, 4, 4, 1), 102, dtype=torch.uint8)
-    views = random_views(x, generator(), flip=True, jitter=0.8)
+    views = random_views(x, generator(), flip=True, least_area=0.2, jitter=0.8)
     factor = views[:, 0, 0, 0] / 0.4
     assert (factor - 1).abs().max() <= 0.8
     assert ((factor - 1).abs() < 1e-5).float().mean() == pytest.approx(0.2, abs=0.03)
@@ -136,7 +137,7 @@ def test_the_light_of_one_channel_jitters_around_its_own():
 
 def test_without_jitter_one_channel_is_cropped_and_mirrored_only():
     x = torch.full((50, 8, 8, 1), 51, dtype=torch.uint8)
-    views = random_views(x, generator(), flip=True, jitter=0)
+    views = random_views(x, generator(), flip=True, least_area=0.2, jitter=0)
     torch.testing.assert_close(views, torch.full((50, 1, 8, 8), 0.2))
 
 
@@ -149,7 +150,7 @@ def test_without_flip_no_view_is_mirrored():
     # Columns grow to the right; only a mirrored view could fall.
     x = (torch.arange(16, dtype=torch.uint8) * 16).view(1, 1, 16, 1).expand(64, 16, 16, 1)
     for flip, share in ((False, 0.0), (True, 0.5)):
-        views = random_views(x, generator(3), flip=flip, jitter=0)
+        views = random_views(x, generator(3), flip=flip, least_area=0.2, jitter=0)
         falls = (views[:, 0, :, -1] < views[:, 0, :, 0]).all(dim=1).float().mean()
         assert falls == pytest.approx(share, abs=0.15 if flip else 0)
 
