@@ -1,10 +1,12 @@
 """FedSTO against its baselines on road signs: cloudy server, overcast, rainy and snowy clients. Resumable.
 
-Usage: python benchmarks/fedsto_roadsign.py --data FOLDER [--jobs 1] [--seeds 3] [--weather noniid] [--only TEXT]
+Usage: python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE [--jobs 2] [--seeds 3] [--weather noniid]
+                                            [--only TEXT]
 
+FILE holds the first backbone and neck, trained on 3,973 synthetic scenes; it is made if it is not there.
 The last two runs have 12 clients, four a weather: FedSTO and federated averaging (`ssfl`), seed 0.
 Everybody begins with the same 60 epochs on the server's labels and goes on for 40 rounds of one local and one server
-epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round.
+epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round, and of each evaluated.
 """
 
 from __future__ import annotations
@@ -12,12 +14,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from published import Cell, Score, arguments, describe, fill, scores_of
+from published import ROOT, Cell, Score, arguments, describe, fill, scores_of
 
 CLIENTS, MANY, ROUNDS, EVERY = 3, 12, 40, 5
 OVERRIDES: tuple[str, ...] = (
@@ -25,12 +32,21 @@ OVERRIDES: tuple[str, ...] = (
     *(f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
     *("engine=inline", "checkpoint.every=0", "method.tau2=0.5"),
 )
+FIRST: tuple[str, ...] = (
+    *("method=ssfl", "method.labeller=none", "method.warm_up=24", "method.server_epochs=0", "rounds=1", "labels=none"),
+    *("data=shapes_synthetic", "data.pictures=4096", "data.server_share=0.97", "engine=inline", "checkpoint.every=0"),
+)
+"""The run whose model the others begin with: 24 epochs on synthetic scenes, in place of the weights from COCO."""
 UNLABELLED = ("labels=none",)
 SSFL, FEDSTO = ("method=ssfl", *UNLABELLED), ("method=fedsto", *UNLABELLED)
 SERVER_ONLY = "method.labeller=none"
 Runs = dict[tuple[str, str], tuple[str, ...]]
 RUNS: Runs = {
     ("fedsto", ""): FEDSTO,
+    ("all_labels", "central"): (
+        *("method=ssfl", SERVER_ONLY),
+        *("labels=server", "labels.rate=1", "labels.copies=true"),
+    ),
     ("server_only", ""): (*SSFL, SERVER_ONLY),
     ("ssfl", ""): SSFL,
     ("all_labels", ""): ("method=ssfl", "labels=asis"),
@@ -39,36 +55,46 @@ RUNS: Runs = {
     ("ssfl", "global_labeller"): (*SSFL, "method.labeller=global"),
     ("ssfl", "fedadam"): (*SSFL, "aggregation=FedAdam", "aggregation.eta=0.001"),
     ("ssfl", "fedbn"): (*SSFL, "personalization=local_norm"),
-    ("all_labels", "central"): (
-        *("method=ssfl", SERVER_ONLY),
-        *("labels=server", "labels.rate=1", "labels.copies=true"),
-    ),
 }
-"""Clients of `server_only` and of the centralised run do not train; `all_labels` is supervised federated learning."""
+"""Clients of `server_only` and of the centralised run do not train; `all_labels` is supervised federated learning.
+
+The centralised run, whose warm-up is its own, is second, so that two at once do not train the shared one twice.
+"""
 OF_MANY = (("fedsto", ""), ("ssfl", ""))
 TOTAL = "map50_total"
+LATE, LAST = "late_", 3
+"""Prefix of means over the last three evaluations: at a constant learning rate the last one alone jumps about."""
 WEATHERS = ("overcast", "rainy", "snowy")
 PARTS = ("pseudo_precision", "pseudo_coverage", "pseudo_reliable_per_image", "orthogonality_above_floor")
 
 
-def cell(key: tuple[str, str], data: Path, weather: str, clients: int, seed: int) -> Cell:
+def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients: int, seed: int) -> Cell:
     """Give one run."""
     parties = (f"clients={clients}", f"data.per_weather={clients // len(WEATHERS)}")
-    given = (f"data.path={data}", f"data.weather={weather}", *parties, *OVERRIDES, *RUNS[key])
+    files = (f"data.path={data}", f"method.warm_up_weights={weights}")
+    given = (*files, f"data.weather={weather}", *parties, *OVERRIDES, *RUNS[key])
     return Cell(*key, f"clients={clients};weather={weather}", seed, given)
 
 
-def cells(seeds: int, data: Path, weather: str) -> Iterator[Cell]:
+def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]:
     """Give all runs of a seed before the next, then those with many clients."""
     for seed in range(seeds):
         for key in RUNS:
-            yield cell(key, data, weather, CLIENTS, seed)
+            yield cell(key, data, weights, weather, CLIENTS, seed)
     for key in OF_MANY:
-        yield cell(key, data, weather, MANY, 0)
+        yield cell(key, data, weights, weather, MANY, 0)
+
+
+def make_weights(file: Path) -> None:
+    """Train the first weights. Raises CalledProcessError, after what the run said."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", "from simulations.cli import entry; entry()", "run", *FIRST]
+        subprocess.run([*command, f"out={folder}/run"], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+        shutil.copy(Path(folder) / "run" / "model.safetensors", file)
 
 
 def scores(chosen: Cell, summary: dict[str, Any]) -> list[Score]:
-    """Give the scores after the warm-up (metrics `warm_up_...`) and at the end, costs, and the course by round.
+    """Give scores after the warm-up (`warm_up_...`), at the end and late (`late_...`), costs, and the course by round.
 
     `map50_clients` is the mean over the clients' weathers; with FedBN all are those of the clients' own models.
     `collapsed` compares global models, so that a run without one has none.
@@ -79,7 +105,11 @@ def scores(chosen: Cell, summary: dict[str, Any]) -> list[Score]:
     described = json.loads((directory / "method.json").read_text())
     found = {name: value for round_, name, value in scores_of(summary) if round_ == "last"}
     found |= {f"warm_up_{name}": value for name, value in described["warm_up"].items()}
-    for prefix in ("", "personal_", "warm_up_"):
+    late = [record["test"] for record in records if record["test"]][-LAST:]
+    for name in [name for name in found if name.startswith(("map50", "personal_map50"))]:
+        if late and all(name in test for test in late):
+            found[LATE + name] = fmean(test[name] for test in late)
+    for prefix in ("", "personal_", "warm_up_", LATE, f"{LATE}personal_"):
         named = [found.get(f"{prefix}map50_{weather}") for weather in WEATHERS]
         if all(value is not None for value in named):
             found[f"{prefix}map50_clients"] = fmean(value for value in named if value is not None)
@@ -105,18 +135,21 @@ def collapsed(out: Path) -> list[str]:
 def main() -> None:
     """Run what is missing in the table."""
     parser = arguments("fedsto_roadsign", 3, __doc__)
-    parser.set_defaults(jobs=1)  # of two at once both would train the warm-up that they share
     parser.add_argument("--data", type=Path, required=True, help="roadsign.npz, or the folder it lies in")
+    parser.add_argument("--weights", type=Path, required=True, help="first weights, made if the file is not there")
     parser.add_argument("--weather", default="noniid", choices=("noniid", "iid"))
     parser.add_argument("--only", default="", help="only runs whose method/variant/setting/seed holds this text")
     options = parser.parse_args()
-    data = options.data.resolve()
-    chosen = [c for c in cells(options.seeds, data, options.weather) if options.only in "/".join(c.key)]
+    data, weights = options.data.resolve(), options.weights.resolve()
+    if not weights.exists():
+        make_weights(weights)
+    chosen = [c for c in cells(options.seeds, data, weights, options.weather) if options.only in "/".join(c.key)]
     fill(chosen, options.out, options.jobs, scores)
     for name in collapsed(options.out):
         print(f"below its warm-up: {name}")
-    command = f"python benchmarks/fedsto_roadsign.py --data FOLDER --seeds {options.seeds} --weather {options.weather}"
-    describe(options.out, command, [data / "roadsign.npz" if data.is_dir() else data])
+    given = f"--data FOLDER --weights FILE --seeds {options.seeds} --weather {options.weather}"
+    files = [data / "roadsign.npz" if data.is_dir() else data, weights]
+    describe(options.out, f"python benchmarks/fedsto_roadsign.py {given}", files)
 
 
 if __name__ == "__main__":

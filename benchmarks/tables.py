@@ -1,4 +1,4 @@
-"""Puts the published tables into README.md and docs/fedossl.md and draws their figures, from results/*.csv alone.
+"""Puts the published tables into README.md and docs/*.md and draws their figures, from results/*.csv and speed.csv.
 
 Usage: python benchmarks/tables.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import fedossl_table
+import fedsto_table
 import pandas as pd
 import semipfl_table
 import small_table
@@ -134,13 +135,15 @@ def main() -> None:
     ]
     if (ROOT / "results" / "fedossl_fashion_small.csv").exists():
         parts += small_table.page(Scores(ROOT / "results" / "fedossl_fashion_small.csv"))
-    if (ROOT / "benchmarks" / "speed.csv").exists():
-        parts += [SPEED, speed(ROOT / "benchmarks" / "speed.csv")]
     fill(ROOT / "README.md", parts)
+    if (ROOT / "benchmarks" / "speed.csv").exists():
+        fill(ROOT / "docs" / "performance.md", [SPEED, speed(ROOT / "benchmarks" / "speed.csv")])
     if (ROOT / "results" / "fedossl_cifar10.csv").exists():
         fedossl_table.publish(Scores(ROOT / "results" / "fedossl_cifar10.csv"), ROOT / "docs" / "fedossl.md", images)
     if (ROOT / "results" / "semipfl_wisdm.csv").exists():
         semipfl_table.publish(ROOT / "results" / "semipfl_wisdm.csv", ROOT / "docs" / "semipfl.md", images)
+    if (ROOT / "results" / "fedsto_roadsign.csv").exists():
+        fedsto_table.publish(ROOT / "results" / "fedsto_roadsign.csv", ROOT / "docs" / "fedsto.md", images)
 
 
 if __name__ == "__main__":

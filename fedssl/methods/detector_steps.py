@@ -18,6 +18,7 @@ from fedssl.losses.pseudo_boxes import Detections, select_boxes
 from fedssl.methods.base import State
 from fedssl.rng import Rng
 
+BACKBONE = "backbone"
 MOST_FAILED = 0.1
 """Share of steps that may have no finite loss or gradient."""
 

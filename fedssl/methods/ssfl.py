@@ -78,8 +78,9 @@ class SSFL(Method):
     warm_up_ramp: int = option(100, "first steps of the warm-up, over which the learning rate rises", low=0)
     warm_up_weights: str = option(
         AUTO,
-        "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a file's "
-        "weights and anchors; with method.warm_up=0 they are the first model as they are",
+        "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
+        "model.safetensors, whose neck and head may be of other classes and are then left out; with method.warm_up=0 "
+        "it is the first model as it is",
     )
     anchors: str = option(
         "server", "the nine box sizes: k-means of the server's boxes, or COCO's", choices=("server", "coco")
@@ -142,7 +143,7 @@ class SSFL(Method):
         if self.tau2 < self.tau1:
             raise ConfigError("method.tau2", self.tau2, f"at least method.tau1={self.tau1:g}")
         if self.warm_up_weights not in ("", AUTO):
-            read_weights(self.warm_up_weights, model.state_dict())
+            read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give the state after the warm-up: T0 epochs on the server's labels (Algorithm 1, line 1)."""
@@ -151,7 +152,8 @@ class SSFL(Method):
         if self.anchors == "server":
             steps.set_anchors(model, data, rng)
         if self.warm_up_weights not in ("", AUTO):
-            model.load_state_dict(read_weights(self.warm_up_weights, model.state_dict()))
+            given = read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
+            model.load_state_dict({**model.state_dict(), **given})
         if self.warm_up_weights == "" or self.warm_up == 0:
             return self._warmed_up(model, data, rng)
         first = snapshot(model)

@@ -15,7 +15,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState, State
-from fedssl.methods.detector_steps import is_finite
+from fedssl.methods.detector_steps import BACKBONE, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
@@ -62,8 +62,11 @@ def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> S
         return state
 
 
-def read_weights(path: str, wanted: State) -> State:
-    """Give all tensors of a model from a safetensors file. Raises ConfigError on `method.warm_up_weights`."""
+def read_weights(path: str, wanted: State, *, whole: bool) -> State:
+    """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that fit as they are.
+
+    A head for other classes does not fit; the backbone must. Raises ConfigError on `method.warm_up_weights`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -73,10 +76,13 @@ def read_weights(path: str, wanted: State) -> State:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ConfigError(FIELD, path, f"`{AUTO}`, empty or a safetensors file that can be read ({reason})") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name, tensor in wanted.items():
-        if shapes.get(name) != tuple(tensor.shape):
-            raise ConfigError(FIELD, path, f"all tensors of this model ({name} is missing or of another shape)")
-    return {name: tensors[name].to(like) for name, like in wanted.items()}
+    unfit = [name for name, tensor in wanted.items() if shapes.get(name) != tuple(tensor.shape)]
+    left_out = {part_of(name) for name in unfit}
+    if unfit and (whole or BACKBONE in left_out):
+        needed = "model" if whole else BACKBONE
+        first = next(name for name in unfit if whole or part_of(name) == BACKBONE)
+        raise ConfigError(FIELD, path, f"all tensors of this {needed} ({first} is missing or of another shape)")
+    return {name: tensors[name].to(like) for name, like in wanted.items() if part_of(name) not in left_out}
 
 
 def _version() -> str:

@@ -202,7 +202,7 @@ def _unfinished(groups: Sequence[Group]) -> list[str]:
 
 def _stood_in(groups: Sequence[Group], metric: str) -> list[str]:
     return [
-        f"{group.name} has no models of the clients' own: its personalised scores are the global model's, "
+        f"{group.name} has no models of the clients' own: in their place are the global model's scores, "
         "as means over clients."
         for group in groups
         if any(len(_stand_in(group, seed, metric)) for seed in group.runs)

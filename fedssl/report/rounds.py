@@ -65,9 +65,9 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
 def _score_lines(metric: str) -> Lines:
     return [
         ("test", metric, "test, global model", BLUE),
-        ("test", PERSONAL + metric, "test, personalised models", VERMILLION),
+        ("test", PERSONAL + metric, "test, clients' own models", VERMILLION),
         ("validation", metric, "validation, global model", GREEN),
-        ("validation", PERSONAL + metric, "validation, personalised models", SKY),
+        ("validation", PERSONAL + metric, "validation, clients' own models", SKY),
         ("train", metric, "training, clients' own objective", GREY),
     ]
 

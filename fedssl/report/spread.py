@@ -1,4 +1,4 @@
-"""Figure of how a metric spreads over clients, the global model beside the personalised ones."""
+"""Figure of how a metric spreads over clients, the global model beside the clients' own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_NAMED = 40
 def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw a metric by client in rising order, from `clients_table`; None if it has no scores.
 
-    Bars are the model that the metric is of at its last evaluation, dots the clients' personalised models.
+    Bars are the model that the metric is of at its last evaluation, dots the clients' own models.
     """
     unit = 100 if is_share(metric) else 1
     values = last_by_client(clients, metric).sort_values(kind="stable") * unit
@@ -34,13 +34,13 @@ def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     ax, places = axes[0], range(len(values))
     width = 0.8 if len(values) <= MAX_NAMED else 1.0
     own = metric.startswith(PERSONAL)
-    ax.bar(places, values, width=width, color=SKY, label="personalised models" if own else "global model")
-    _levels(ax, values, BLUE, "personalised" if own else "global")
+    ax.bar(places, values, width=width, color=SKY, label="clients' own models" if own else "global model")
+    _levels(ax, values, BLUE, "clients' own" if own else "global")
     if len(personal):
         size = 6 if len(values) <= MAX_NAMED else 2.5
         dots = personal.reindex(values.index)
-        ax.plot(places, dots, "o", color=VERMILLION, markersize=size, label="personalised models")
-        _levels(ax, personal, VERMILLION, "personalised")
+        ax.plot(places, dots, "o", color=VERMILLION, markersize=size, label="clients' own models")
+        _levels(ax, personal, VERMILLION, "clients' own")
     _name_clients(ax, list(values.index))
     label(ax, ax.get_xlabel(), f"{title(metric)}{' (%)' if unit == 100 else ''}")
     ax.margins(x=0.01)

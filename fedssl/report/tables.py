@@ -72,7 +72,7 @@ def title(metric: str) -> str:
         (f"{text}, {base.removeprefix(prefix)}" for prefix, text in BOXES.items() if base.startswith(prefix)),
         base.replace("_", " "),
     )
-    return f"{words}, personalised" if base != metric else words
+    return f"{words}, clients' own models" if base != metric else words
 
 
 def is_share(metric: str) -> bool:
@@ -88,7 +88,7 @@ def shown(metric: str, value: float | None) -> str:
 
 
 def sort_key(metric: str) -> tuple[bool, int, str]:
-    """Order metrics: global before personalised, the usual names first."""
+    """Order metrics: global before the clients' own, the usual names first."""
     base = metric.removeprefix(PERSONAL)
     return base != metric, ORDER.index(base) if base in ORDER else len(ORDER), base
 
@@ -153,7 +153,7 @@ def sentence(run: Run, result: Outcome) -> str:
         )
     personal = PERSONAL + metric
     if personal in result.final:
-        text += f"; personalised models reach {shown(personal, result.final[personal])}"
+        text += f"; clients' own models reach {shown(personal, result.final[personal])}"
     return text + "."
 
 

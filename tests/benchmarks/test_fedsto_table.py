@@ -46,7 +46,7 @@ def test_every_run_is_there_once_and_composes(
     from fedssl.data.roadsign import RoadSign
 
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
-    cells = list(runs.cells(2, tmp_path, "noniid"))
+    cells = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid"))
     assert len({cell.key for cell in cells}) == len(cells) == 22
     for cell in (*cells[:10], *cells[20:]):
         made = compose_experiment(cell.overrides)
@@ -64,7 +64,8 @@ def test_a_rows_own_scores_come_from_the_runs_files(runs: ModuleType, tmp_path: 
         "map50_total": 0.3,
         **{f"map50_{one}": value for one, value in zip(runs.WEATHERS, (0.1, 0.2, 0.6), strict=True)},
     }
-    records = [{"round": 40, "train": {"pseudo_precision": 0.5}, "test": {"map50_total": 0.3}}]
+    records = [{"round": 10 * i, "train": {}, "test": {"map50_total": i / 10} if i else {}} for i in range(4)]
+    records += [{"round": 40, "train": {"pseudo_precision": 0.5}, "test": {"map50_total": 0.3}}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     (tmp_path / "method.json").write_text(json.dumps({"warm_up": {"map50_total": 0.35}, "collapsed": True}))
     summary = {
@@ -78,6 +79,8 @@ def test_a_rows_own_scores_come_from_the_runs_files(runs: ModuleType, tmp_path: 
     rows = runs.scores(None, summary)
     found = {name: value for round_, name, value in rows if round_ == "last"}
     assert found["map50_clients"] == pytest.approx(0.3)
+    assert found["late_map50_total"] == pytest.approx((0.2 + 0.3 + 0.3) / 3)
+    assert "late_map50" not in found
     assert (found["warm_up_map50_total"], found["collapsed"]) == (0.35, 1.0)
     assert ("40", "pseudo_precision", 0.5) in rows
     assert ("40", "map50_total", 0.3) in rows
@@ -98,23 +101,29 @@ def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> N
     lines += [line("fedsto", "", seed, "map50_total", 0.35 + seed / 100) for seed in (0, 1)]
     lines += [line("fedsto", "", 0, "warm_up_map50_total", 0.30), line("fedsto", "", 0, "map50_total", 0.2, "5")]
     lines += [line("ssfl", "", seed, "map50_total", 0.33 + seed / 100) for seed in (0, 1)]
+    lines += [line("fedsto", "", seed, "late_map50_total", 0.36 + seed / 100) for seed in (0, 1)]
+    lines += [line("ssfl", "", seed, "late_map50_total", 0.33 + seed / 100) for seed in (0, 1)]
     lines += [line("fedsto", "", 0, f"personal_map50_{one}", 0.1) for one in ("overcast", "rainy", "snowy")]
     lines += [line("ssfl", "fedbn", 0, "personal_map50_total", 0.31)]
     lines += [line("ssfl", "fedbn", 0, "personal_map50_clients", 0.25)]
     scores, rows = read(tmp_path / "made.csv", lines)
     text = table.by_weather(scores, "noniid")
-    assert "| FedSTO | 50.0 *59.6* | 40.0 *60.7* | 30.0 *59.0* | 20.0 *58.0* | 20.0 *59.3* | 35.5 ± 6.4 | |" in text
-    assert "| snowy | paper's total | total | clients' three |" in text
+    assert (
+        "| FedSTO | 50.0 *59.6* | 40.0 *60.7* | 30.0 *59.0* | 20.0 *58.0* | 20.0 *59.3* | 35.5 ± 6.4 | 36.5 ± 6.4 | |"
+        in text
+    )
+    assert "| snowy | paper's total | total | late total | clients' three |" in text
     # It has no global model: no total, and no difference of totals.
-    assert "| SSFL, FedBN (clients' own models) | | | | | | | 25.0 |" in text
+    assert "| SSFL, FedBN (clients' own models) | | | | | | | | 25.0 |" in text
     assert "FedBN" not in table.gains(scores, "noniid")
     assert "all labels" not in text
-    assert "| SSFL, local average | +2.0 ± 0.0 | |" in table.gains(scores, "noniid")
+    assert "| SSFL, local average | +2.0 ± 0.0 | +3.0 ± 0.0 | |" in table.gains(scores, "noniid")
     answers = table.questions(scores, "noniid")
-    assert "- FedSTO is above SSFL: **yes**, +2.0 ± 0.0 points." in answers
-    assert "- FedSTO ends above its warm-up: **yes**, +5.0 points." in answers
+    assert "- FedSTO is above SSFL: **yes**, +3.0 ± 0.0 points." in answers
+    assert "- FedSTO ends above its warm-up: **yes**, +6.0 points." in answers
     assert "- All labels are above FedSTO: no runs yet." in answers
-    assert table.course(rows, table.FEDSTO, "noniid", "map50_total")["value"].tolist() == [0.2]
+    assert table.many(scores, "noniid") == ""
+    assert table.course(rows, table.FEDSTO, WHERE, "map50_total")["value"].tolist() == [0.2]
     assert len(table.figure(scores, rows, "noniid").axes) == 2
 
 
@@ -124,6 +133,15 @@ def test_the_papers_totals_are_the_means_of_its_weathers(table: ModuleType) -> N
             if paper:
                 assert len(paper) == 5
                 assert sum(paper[:4]) / 4 == pytest.approx(paper[4], abs=6e-4)
+
+
+def test_runs_with_many_clients_have_a_table(table: ModuleType, tmp_path: Path) -> None:
+    lines = [line("fedsto", "", 0, "map50_total", 0.35), line("fedsto", "", 0, "warm_up_map50_total", 0.3)]
+    lines = [one.replace("clients=3", "clients=12") for one in lines]
+    scores, _ = read(tmp_path / "made.csv", lines)
+    text = table.many(scores, "noniid")
+    assert "| after the warm-up | | | | | 30.0 | 30.0 | |" in text
+    assert "| FedSTO | | | | | 35.0 | | |" in text
 
 
 def test_the_document_is_filled(table: ModuleType, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL
-from fedssl.methods.warm_up import cached, code_of
+from fedssl.methods.warm_up import cached, code_of, read_weights
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
@@ -141,6 +141,25 @@ def test_the_warm_up_begins_with_a_file_of_weights(cache: Path, data: ClientData
     assert len(files(cache)) == 1
 
 
+def test_a_head_for_other_classes_is_left_out_where_a_warm_up_follows(data: ClientData, tmp_path: Path):
+    path = tmp_path / "other.safetensors"
+    with torch.device("meta"):
+        other = MODELS.create({"name": "detector", "width": 2}).build((64, 64, 3), 7).state_dict()
+    tensors = {name: torch.full(tensor.shape, 0.5) for name, tensor in other.items()}
+    save_file(tensors, path)
+    mine = network(7).state_dict()
+    found = read_weights(str(path), mine, whole=False)
+    assert {name.partition(".")[0] for name in found} == {"backbone", "neck"}
+    assert set(found) == {name for name in mine if not name.startswith("head.")}
+    assert all(torch.equal(tensor, tensors[name].to(tensor)) for name, tensor in found.items())
+    made = begun(SSFL(**OPTIONS, lr=1e-30, warm_up_weights=str(path)), data)
+    assert torch.equal(made.model["neck.lateral5.conv.weight"], tensors["neck.lateral5.conv.weight"])
+    assert torch.equal(made.model["head.convs.0.weight"], network(0).state_dict()["head.convs.0.weight"])
+    assert torch.equal(made.model["head.anchors"], begun(SSFL(**OPTIONS), data).model["head.anchors"])
+    with pytest.raises(ConfigError, match=r"must be all tensors of this model \(head\.convs\.0\.weight is missing"):
+        SSFL(**{**OPTIONS, "warm_up": 0}, warm_up_weights=str(path)).check(network(0), data, 3)
+
+
 def test_a_file_that_does_not_fit_is_refused(data: ClientData, tmp_path: Path):
     path = tmp_path / "other.safetensors"
     with pytest.raises(ConfigError, match=r"^method\.warm_up_weights='.*: must be `auto`, empty or a safetensors file"):
@@ -151,6 +170,6 @@ def test_a_file_that_does_not_fit_is_refused(data: ClientData, tmp_path: Path):
         SSFL(**OPTIONS, warm_up_weights=str(path)).check(shapes, data, 3)
     save_file({"backbone.stem.conv.weight": torch.zeros(1)}, path)
     with pytest.raises(
-        ConfigError, match=r"must be all tensors of this model \(backbone\.stem\.conv\.weight is missing"
+        ConfigError, match=r"must be all tensors of this backbone \(backbone\.stem\.conv\.weight is missing"
     ):
         begun(SSFL(**OPTIONS, warm_up_weights=str(path)), data)

@@ -106,7 +106,7 @@ def test_runs_of_the_clients_own_models_are_compared(make_personal_run: Callable
     made = [make_personal_run(f"r{lr}", options={"lr": lr}, lift=lr) for lr in (0.0, 0.1)]
     text = compare(made, tmp_path / "both").read_text()
     # 0.85 + lift - 0.6 exp(-3) in the last round of 12.
-    assert "Highest final test accuracy, personalised: lr=0.1, 92.0% (n = 1)" in text
+    assert "Highest final test accuracy, clients&#39; own models: lr=0.1, 92.0% (n = 1)" in text
     assert "Test scores of the clients&#39; own models" in text
 
 

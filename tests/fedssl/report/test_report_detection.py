@@ -102,7 +102,7 @@ def test_found_boxes_are_solid_when_sure_and_stages_are_in_the_order_of_time():
 def test_metrics_of_boxes_have_names_and_units():
     assert title("map50_snowy") == "mAP at IoU 0.50, snowy"
     assert title("ap50_stop") == "AP at IoU 0.50, stop"
-    assert title("personal_map50_total") == "mAP at IoU 0.50, mean over weathers, personalised"
+    assert title("personal_map50_total") == "mAP at IoU 0.50, mean over weathers, clients' own models"
     assert is_share("ap50_stop")
     assert shown("personal_map50", 0.25) == "25.0%"
 

@@ -141,7 +141,7 @@ def test_figures_of_the_clients_own_models_name_them() -> None:
     assert scores is not None
     assert spread is not None
     lines = {str(line.get_label()): line for line in scores.axes[0].lines}
-    assert list(lines["test, personalised models"].get_ydata()) == pytest.approx([10, 20])
+    assert list(lines["test, clients' own models"].get_ydata()) == pytest.approx([10, 20])
     assert "test, global model" not in lines
     assert list(scores.axes[0].lines[-1].get_ydata()) == pytest.approx([20])
-    assert spread.axes[0].lines[0].get_label() == "mean, personalised: 70"
+    assert spread.axes[0].lines[0].get_label() == "mean, clients' own: 70"

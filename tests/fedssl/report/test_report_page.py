@@ -135,7 +135,7 @@ def test_a_run_of_the_clients_own_models_says_so(make_personal_run: Callable[...
     assert "The clients&#39; own models ended at a mean test accuracy of 82.0% (round 12)" in text
     assert "validation is 11, with 81.2% on test" in text
     assert "lobal model" not in text
-    assert ("Over clients: accuracy, personalised" in text, "reliability.json" in text) == (True, False)
+    assert ("Over clients: accuracy, clients&#39; own models" in text, "reliability.json" in text) == (True, False)
     assert {"scores", "clients"} <= {path.stem for path in (directory / "figures").iterdir()}
 
 

@@ -48,7 +48,7 @@ def test_a_round_without_scores_is_not_final(make_run: Callable[..., Path]) -> N
 def test_values_are_ordered_and_have_units(make_run: Callable[..., Path]) -> None:
     rows = values_table(outcome(read(make_run())))
     assert [row[0] for row in rows[:3]] == ["accuracy", "macro F1", "loss"]
-    assert rows[-1][0] == "accuracy, personalised"
+    assert rows[-1][0] == "accuracy, clients' own models"
     assert rows[0][1] == "82.0%"
     assert rows[2][1] == "0.580"
 
