@@ -4,7 +4,8 @@ Usage: python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE [--jobs
                                             [--only TEXT]
 
 FILE holds the first backbone and neck, trained on 3,973 synthetic scenes; it is made if it is not there.
-The last two runs have 12 clients, four a weather: FedSTO and federated averaging (`ssfl`), seed 0.
+The last three runs are of seed 0: FedSTO and federated averaging (`ssfl`) with 12 clients, four a weather, and FedSTO
+whose server sends its last step's weights.
 Everybody begins with the same 60 epochs on the server's labels and goes on for 40 rounds of one local and one server
 epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round, and of each evaluated.
 """
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,10 +29,12 @@ from typing import Any
 from published import ROOT, Cell, Score, arguments, describe, fill, scores_of
 
 CLIENTS, MANY, ROUNDS, EVERY = 3, 12, 40, 5
+AVERAGE = "method.server_average=0.95"
 OVERRIDES: tuple[str, ...] = (
     *("data=roadsign", "data.size=224", "model=detector", "partition=natural", "validation=0"),
     *(f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
     *("engine=inline", "checkpoint.every=0", "method.tau2=0.5"),
+    AVERAGE,
 )
 FIRST: tuple[str, ...] = (
     *("method=ssfl", "method.labeller=none", "method.warm_up=24", "method.server_epochs=0", "rounds=1", "labels=none"),
@@ -61,6 +65,8 @@ RUNS: Runs = {
 The centralised run, whose warm-up is its own, is second, so that two at once do not train the shared one twice.
 """
 OF_MANY = (("fedsto", ""), ("ssfl", ""))
+LAST_STEP = "last_step"
+"""Variant of FedSTO, seed 0, whose server sends the weights of its last step, as printed, not their moving average."""
 TOTAL = "map50_total"
 LATE, LAST = "late_", 3
 """Prefix of means over the last three evaluations: at a constant learning rate the last one alone jumps about."""
@@ -83,6 +89,8 @@ def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]
             yield cell(key, data, weights, weather, CLIENTS, seed)
     for key in OF_MANY:
         yield cell(key, data, weights, weather, MANY, 0)
+    plain = cell(("fedsto", ""), data, weights, weather, CLIENTS, 0)
+    yield replace(plain, variant=LAST_STEP, overrides=tuple(one for one in plain.overrides if one != AVERAGE))
 
 
 def make_weights(file: Path) -> None:

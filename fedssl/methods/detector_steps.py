@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,22 @@ from fedssl.data.box_augment import Transform, place_boxes
 from fedssl.data.views import ClientData
 from fedssl.losses.pseudo_boxes import Detections, select_boxes
 from fedssl.methods.base import State
+from fedssl.metrics.matched_boxes import telemetry
 from fedssl.rng import Rng
 
 BACKBONE = "backbone"
 MOST_FAILED = 0.1
 """Share of steps that may have no finite loss or gradient."""
+
+
+class Phase(NamedTuple):
+    """What trains in a round: `frozen` parts of the network stay, at the clients, as the server sent them."""
+
+    number: int = 0
+    frozen: tuple[str, ...] = ()
+
+
+EVERYTHING = Phase()
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,16 @@ def moved(found: Detections, transform: Transform) -> Detections:
     """Give weak views' boxes in the strong views, without those of which too little is seen there."""
     boxes, view, row = place_boxes(found.boxes, found.image, transform)
     return found.where(row)._replace(boxes=boxes, image=view)
+
+
+def counted(
+    found: Detections, data: ClientData, index: NDArray[np.int64], tau2: float
+) -> dict[str, tuple[float, float]]:
+    """Count pseudo-boxes, those above tau2 as reliable, of the pictures whose true boxes are known."""
+    known = torch.from_numpy(data.annotated(index)).to(found.image.device)
+    told = found.where(torch.nonzero(known[found.image]).flatten())
+    boxes, reliable = (told.boxes, told.classes, told.image), told.score > tau2
+    return telemetry(boxes, told.score, reliable, data.true_boxes(index), int(known.sum()))
 
 
 def part_of(name: str) -> str:

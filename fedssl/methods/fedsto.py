@@ -18,7 +18,8 @@ from fedssl.config import option
 from fedssl.data.views import ClientData
 from fedssl.losses.orthogonal import orthogonality, orthogonality_exact, orthogonality_floor, weight_matrices
 from fedssl.methods.base import ServerState, Step, Update, register
-from fedssl.methods.ssfl import SSFL, Phase
+from fedssl.methods.detector_steps import Phase
+from fedssl.methods.ssfl import SSFL
 
 FROZEN = {"neck_and_head": ("neck", "head"), "head": ("head",), "none": ()}
 SELECTIVE, WHOLE = 1, 2

@@ -25,32 +25,21 @@ from fedssl.data.views import ClientData
 from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.ema import ema_alpha, update_ema
 from fedssl.losses.labelled import scene_loss
-from fedssl.losses.pseudo_boxes import Detections
 from fedssl.methods import detector_steps as steps
 from fedssl.methods import pictured
 from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.detector_steps import EVERYTHING, Phase
 from fedssl.methods.fedavg import snapshot
 from fedssl.methods.fixmatch import Counts, add
 from fedssl.methods.server_only import check_server_data
-from fedssl.methods.warm_up import AUTO, cached, code_of, identity, read_weights
-from fedssl.metrics.matched_boxes import telemetry
+from fedssl.methods.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 from fedssl.rng import Rng
 
-MOMENTUM, SCORE, FOUND = "momentum.", "warm_up_score.", "found."
-"""Parts of `ServerState.extra`: the server's optimiser, scores after the warm-up, boxes found before and after it."""
+MOMENTUM, FOUND = "momentum.", "found."
+"""Parts of `ServerState.extra`: the server's optimiser, and boxes found before and after the warm-up."""
 EMA = "ema."
 """Part of a client's memory: its teacher, where that outlives the round."""
 TOTAL = "map50_total"
-
-
-class Phase(NamedTuple):
-    """What trains in a round: `frozen` parts of the network stay, at the clients, as the server sent them."""
-
-    number: int = 0
-    frozen: tuple[str, ...] = ()
-
-
-EVERYTHING = Phase()
 
 
 class Supervised(NamedTuple):
@@ -74,6 +63,13 @@ class SSFL(Method):
     weight_decay: float = option(5e-4, "L2 penalty on weights, not on biases and batch norm", low=0)
     clip: float = option(10.0, "largest norm of a gradient; 0 = any", low=0)
     server_optimizer: str = option("kept", "the server's momentum from round to round", choices=("kept", "fresh"))
+    server_average: float = option(
+        0.0,
+        "decay a step of a moving average of the server's weights, begun anew each time it trains, which it sends in "
+        "place of the last step's; 0 = off (paper)",
+        low=0,
+        below=1,
+    )
     warm_up: int = option(60, "epochs of the server before the first round (T0; paper: 50)", low=0)
     warm_up_ramp: int = option(100, "first steps of the warm-up, over which the learning rate rises", low=0)
     warm_up_weights: str = option(
@@ -163,7 +159,17 @@ class SSFL(Method):
         return ServerState({name: state.model[name] for name in first}, dict(sorted(state.extra.items())))
 
     def _of_warm_up(self) -> dict[str, Any]:
-        names = ("warm_up", "warm_up_ramp", "batch_size", "lr", "momentum", "weight_decay", "clip", "mosaic")
+        names = (
+            "warm_up",
+            "warm_up_ramp",
+            "batch_size",
+            "lr",
+            "momentum",
+            "weight_decay",
+            "clip",
+            "mosaic",
+            "server_average",
+        )
         return {**{name: getattr(self, name) for name in names}, "loss": asdict(self.settings())}
 
     def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
@@ -279,7 +285,7 @@ class SSFL(Method):
     ) -> tuple[torch.Tensor | None, Counts]:
         weak = data.detection_batch(index, key, strong=False)
         found = steps.Filter(self.nms_score, self.nms_iou, self.max_boxes)(teacher, weak.x)
-        add(counts, self._telemetry(found, data, index))
+        add(counts, steps.counted(found, data, index, self.tau2))
         strong = data.detection_batch(index, key, strong=True, mosaic=self.mosaic)
         placed = steps.moved(found, strong.transform)
         if not len(placed.boxes):
@@ -288,13 +294,6 @@ class SSFL(Method):
         loss, parts = pseudo_loss(model(strong.x), placed, anchors, self.tau1, self.tau2, self.settings())
         terms = {f"pseudo_loss_{name}": (float(value), 1.0) for name, value in parts.items()}
         return self.pseudo_weight * loss, terms
-
-    def _telemetry(self, found: Detections, data: ClientData, index: NDArray[np.int64]) -> Counts:
-        """Count pseudo-boxes of the pictures whose true boxes are known."""
-        known = torch.from_numpy(data.annotated(index)).to(found.image.device)
-        told = found.where(torch.nonzero(known[found.image]).flatten())
-        boxes, reliable = (told.boxes, told.classes, told.image), told.score > self.tau2
-        return telemetry(boxes, told.score, reliable, data.true_boxes(index), int(known.sum()))
 
     def train_server(
         self,
@@ -341,6 +340,7 @@ class SSFL(Method):
         optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
+        average = copy.deepcopy(model)
         for epoch in range(epochs):
             order = rng.numpy("server order", epoch).permutation(data.labelled)
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
@@ -354,11 +354,16 @@ class SSFL(Method):
                 tried += 1
                 if steps.take_step(optimizer, loss if added is None else loss + added, self.clip):
                     losses.append(loss.item())
+                    if self.server_average:
+                        update_ema(average, model, self.server_average)
                 else:
                     steps.put_back(model, before)
+        momenta = steps.momenta(model, optimizer)
+        if self.server_average:
+            model.load_state_dict(average.state_dict())
         failed = tried - len(losses)
         steps.check_failed(failed, tried, where)
-        return Supervised(steps.momenta(model, optimizer), sum(losses) / len(losses) if losses else math.nan, failed)
+        return Supervised(momenta, sum(losses) / len(losses) if losses else math.nan, failed)
 
     def settings(self) -> LossSettings:
         """Give the weights and choices of the loss."""
@@ -388,8 +393,3 @@ class SSFL(Method):
             "class_names": list(dataset.class_names),
             "pictures": pictured.pictures(dataset, rows),
         }
-
-
-def warm_up_scores(server: ServerState) -> dict[str, float]:
-    """Give the known scores after the warm-up."""
-    return {name.removeprefix(SCORE): float(t) for name, t in server.extra.items() if name.startswith(SCORE)}

@@ -19,6 +19,8 @@ from fedssl.methods.detector_steps import BACKBONE, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
+SCORE = "warm_up_score."
+"""Part of `ServerState.extra`: scores after the warm-up."""
 _FORMAT = 1
 _MODEL, _EXTRA = "model/", "extra/"
 
@@ -60,6 +62,11 @@ def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> S
         if is_finite({**state.model, **state.extra}):
             replace_whole(path, lambda place: _write(place, state))
         return state
+
+
+def warm_up_scores(server: ServerState) -> dict[str, float]:
+    """Give the known scores after the warm-up."""
+    return {name.removeprefix(SCORE): float(t) for name, t in server.extra.items() if name.startswith(SCORE)}
 
 
 def read_weights(path: str, wanted: State, *, whole: bool) -> State:

@@ -47,8 +47,8 @@ def test_every_run_is_there_once_and_composes(
 
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid"))
-    assert len({cell.key for cell in cells}) == len(cells) == 22
-    for cell in (*cells[:10], *cells[20:]):
+    assert len({cell.key for cell in cells}) == len(cells) == 23
+    for cell in (*cells[:10], *cells[20:22]):
         made = compose_experiment(cell.overrides)
         clients = 3 if cell in cells[:10] else 12
         assert (made.rounds, made.clients, made.method["warm_up"]) == (40, clients, 60)
@@ -56,6 +56,8 @@ def test_every_run_is_there_once_and_composes(
         assert made.method["tau2"] == 0.5
         assert (made.method["name"] == "fedsto") == (cell.method == "fedsto")
         assert (made.labels["name"] != "none") == (cell.method == "all_labels")
+        assert made.method["server_average"] == 0.95
+    assert compose_experiment(cells[22].overrides).method["server_average"] == 0
 
 
 def test_a_rows_own_scores_come_from_the_runs_files(runs: ModuleType, tmp_path: Path) -> None:

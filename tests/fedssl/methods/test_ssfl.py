@@ -18,7 +18,8 @@ from fedssl.data.views import ClientData
 from fedssl.losses.ema import ema_alpha
 from fedssl.methods.base import Payload, ServerState, Step
 from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
-from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL, warm_up_scores
+from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
+from fedssl.methods.warm_up import warm_up_scores
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
@@ -227,6 +228,26 @@ def test_the_server_trains_every_part_and_its_momentum_goes_on(client: MakeClien
     for part in ("backbone", "neck", "head"):
         changed = [name for name in server.model if name.startswith(part) and "weight" in name]
         assert not any(torch.equal(server.model[name], made["kept"].model[name]) for name in changed)
+
+
+def test_the_server_sends_a_moving_average_of_its_steps(client: MakeClient):
+    data = at_server(client(6, 0, detecting=True))
+    server = method().init_server(network(), data, Rng(0), 3)
+
+    def after(batch_size: int, **options: Any) -> ServerState:
+        return method(batch_size=batch_size, **options).train_server(server, network(), data, [], STEP)
+
+    one, averaged = after(6), after(6, server_average=0.75)
+    for name, _ in network().named_parameters():
+        wanted = 0.75 * server.model[name] + 0.25 * one.model[name]
+        torch.testing.assert_close(averaged.model[name], wanted)
+    statistic = "backbone.stem.norm.running_mean"
+    assert torch.equal(averaged.model[statistic], one.model[statistic])
+    assert equal(averaged.extra, one.extra)
+    # The second step begins where the first ended, and not at the average.
+    two, averaged = after(3), after(3, server_average=0.75)
+    assert equal(averaged.extra, two.extra)
+    assert not equal(averaged.model, two.model)
 
 
 def test_the_optimisers_state_goes_over_a_cut():
