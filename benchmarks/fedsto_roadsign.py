@@ -4,10 +4,9 @@ Usage: python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE [--jobs
                                             [--only TEXT]
 
 FILE holds the first backbone and neck, trained on 3,973 synthetic scenes; it is made if it is not there.
-The last three runs are of seed 0: FedSTO and federated averaging (`ssfl`) with 12 clients, four a weather, and FedSTO
-whose server sends its last step's weights.
-Everybody begins with the same 60 epochs on the server's labels and goes on for 40 rounds of one local and one server
-epoch; `all_labels/central` has all labels in these 60 epochs too. Scores are of the last round, and of each evaluated.
+The last runs are of seed 0: FedSTO and federated averaging (`ssfl`) with 12 clients, four a weather, and `OTHERS`.
+Everybody begins with the same 300 epochs on the server's labels and goes on for 40 rounds of one local and one server
+epoch; `all_labels/central` has all labels in its first epochs too. Scores are of the last round, and of each evaluated.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,11 +28,13 @@ from published import ROOT, Cell, Score, arguments, describe, fill, scores_of
 
 CLIENTS, MANY, ROUNDS, EVERY = 3, 12, 40, 5
 AVERAGE = "method.server_average=0.95"
+EPOCHS, FEW_EPOCHS, OF_ALL = 300, 60, 90
+"""Of the warm-up: as many steps as the paper's; as few as 60 epochs; with the labels of all, about as many steps."""
 OVERRIDES: tuple[str, ...] = (
     *("data=roadsign", "data.size=224", "model=detector", "partition=natural", "validation=0"),
     *(f"rounds={ROUNDS}", f"evaluation.every={EVERY}", "evaluation.batch_size=32"),
     *("engine=inline", "checkpoint.every=0", "method.tau2=0.5"),
-    AVERAGE,
+    *(AVERAGE, f"method.warm_up={EPOCHS}"),
 )
 FIRST: tuple[str, ...] = (
     *("method=ssfl", "method.labeller=none", "method.warm_up=24", "method.server_epochs=0", "rounds=1", "labels=none"),
@@ -50,6 +50,7 @@ RUNS: Runs = {
     ("all_labels", "central"): (
         *("method=ssfl", SERVER_ONLY),
         *("labels=server", "labels.rate=1", "labels.copies=true"),
+        f"method.warm_up={OF_ALL}",
     ),
     ("server_only", ""): (*SSFL, SERVER_ONLY),
     ("ssfl", ""): SSFL,
@@ -65,8 +66,12 @@ RUNS: Runs = {
 The centralised run, whose warm-up is its own, is second, so that two at once do not train the shared one twice.
 """
 OF_MANY = (("fedsto", ""), ("ssfl", ""))
-LAST_STEP = "last_step"
-"""Variant of FedSTO, seed 0, whose server sends the weights of its last step, as printed, not their moving average."""
+OTHERS: Runs = {
+    ("fedsto", "last_step"): (*FEDSTO, "method.server_average=0"),
+    ("fedsto", "warm_up_60"): (*FEDSTO, f"method.warm_up={FEW_EPOCHS}"),
+    ("server_only", "warm_up_60"): (*SSFL, SERVER_ONLY, f"method.warm_up={FEW_EPOCHS}"),
+}
+"""Runs of seed 0 alone: a server that sends its last step's weights, as printed; a warm-up of 60 epochs."""
 TOTAL = "map50_total"
 LATE, LAST = "late_", 3
 """Prefix of means over the last three evaluations: at a constant learning rate the last one alone jumps about."""
@@ -78,8 +83,13 @@ def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients:
     """Give one run."""
     parties = (f"clients={clients}", f"data.per_weather={clients // len(WEATHERS)}")
     files = (f"data.path={data}", f"method.warm_up_weights={weights}")
-    given = (*files, f"data.weather={weather}", *parties, *OVERRIDES, *RUNS[key])
-    return Cell(*key, f"clients={clients};weather={weather}", seed, given)
+    given = {one.partition("=")[0]: one for one in (*OVERRIDES, *{**RUNS, **OTHERS}[key])}
+    return Cell(
+        *key,
+        f"clients={clients};weather={weather}",
+        seed,
+        (*files, f"data.weather={weather}", *parties, *given.values()),
+    )
 
 
 def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]:
@@ -89,8 +99,8 @@ def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]
             yield cell(key, data, weights, weather, CLIENTS, seed)
     for key in OF_MANY:
         yield cell(key, data, weights, weather, MANY, 0)
-    plain = cell(("fedsto", ""), data, weights, weather, CLIENTS, 0)
-    yield replace(plain, variant=LAST_STEP, overrides=tuple(one for one in plain.overrides if one != AVERAGE))
+    for key in OTHERS:
+        yield cell(key, data, weights, weather, CLIENTS, 0)
 
 
 def make_weights(file: Path) -> None:

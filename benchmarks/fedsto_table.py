@@ -72,7 +72,10 @@ CENTRAL = Row(
 FEDADAM = Row("SSFL, FedAdam", "ssfl", "fedadam")
 FEDBN = Row("SSFL, FedBN (clients' own models)", "ssfl", "fedbn")
 LAST_STEP = Row("FedSTO, the server's last step (seed 0)", "fedsto", "last_step")
-ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, LAST_STEP, ALL_LABELS, CENTRAL)
+SHORT = Row("FedSTO, warm-up of 60 epochs (seed 0)", "fedsto", "warm_up_60")
+SERVER_SHORT = Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60")
+OTHERS = (LAST_STEP, SHORT, SERVER_SHORT)
+ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
 DRAWN = (FEDSTO, SSFL, GLOBAL, SERVER, ALL_LABELS)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555", "#CC79A7")
 SCORES_TEXT = """\
@@ -125,7 +128,7 @@ def by_weather(scores: Scores, weather: str) -> str:
     """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
     where = setting(weather)
     lines = [["after the warm-up", *(percent(mean(start(scores, where, name))) for name in COLUMNS)]]
-    for row in ROWS:
+    for row in (*ROWS, *OTHERS):
         cells = [percent(mean(of(scores, row, where, name))) for name in COLUMNS]
         if any(cells):
             paper = row.noniid if weather == "noniid" else row.iid
