@@ -1,4 +1,4 @@
-"""Tests of the sources of a user's pictures: fedssl.data.pictures, yolo, coco and bdd100k."""
+"""Tests of the sources of a user's pictures: fedssl.data.pictures, yolo, coco, voc and bdd100k."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fedssl.data.base import SOURCES
 from fedssl.data.bdd100k import Bdd100k
 from fedssl.data.cache import open_dataset
 from fedssl.data.coco import Coco
+from fedssl.data.voc import Voc
 from fedssl.data.yolo import Yolo
 from fedssl.partition.labels import AsIs, AtServer, NoLabels
 from fedssl.partition.natural import Natural
@@ -158,6 +159,77 @@ def test_no_folder_no_table_and_no_box_are_refused(tmp_path, yolo):
     with pytest.raises(ConfigError, match="training pictures have a box"):
         Yolo(path=str(yolo)).read()
     assert SOURCES.get("yolo").task == "detection"
+
+
+def voc_file(*objects: tuple[str, int, int, int, int, int], size: str = "<width>40</width><height>20</height>") -> str:
+    text = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, x1, y1, x2, y2, difficult in objects
+    )
+    return f"<annotation><size>{size}</size>{text}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path) -> Path:
+    """The boxes of `yolo`, and in a a bus that is marked as difficult."""
+    pictures(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    car = ("car", 10, 5, 30, 15, 0)
+    texts = {name: voc_file(car) for name in "ghi"} | {"b": voc_file(), "d": voc_file(("bus", -4, 0, 12, 20, 0))}
+    texts["a"] = voc_file(car, ("bus", 0, 0, 5, 5, 1), size="")
+    for name, text in texts.items():
+        (tmp_path / "annotations" / f"{name}.xml").write_text(text)
+    return tmp_path
+
+
+def test_voc_gives_what_yolo_gives(voc):
+    data = Voc(path=str(voc), size=40).read()
+    assert data.class_names == ("bus", "car")
+    assert data.train.annotated.tolist() == [True, True, False, True, False, False]
+    assert data.train.boxes_of(0)[0].tolist() == [[10, 15, 30, 25]]
+    assert data.train.boxes_of(3)[0].tolist() == [[0, 10, 12, 30]]
+    assert data.train.box_class.tolist() == [1, 0]
+    assert Voc(path=str(voc), size=40, difficult=True).read().train.box_class.tolist() == [1, 0, 0]
+    assert Voc(path=str(voc), size=40, classes=["car", "bus"]).read().train.box_class.tolist() == [0, 1]
+
+
+def test_a_changed_voc_file_is_read_again(voc):
+    source = Voc(path=str(voc), size=40)
+    first = source.fingerprint()
+    assert source.read().train.box_class.tolist() == [1, 0]
+    (voc / "annotations" / "c.xml").write_text(voc_file(("car", 0, 0, 40, 20, 0)))
+    assert source.fingerprint() != first
+    assert source.read().train.box_class.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("annotations/a.xml", "<annotation>", r"annotations/a\.xml is in VOC's format \(no element found"),
+        ("annotations/a.xml", "<html></html>", r"a\.xml is in VOC's format \(<html> instead of <annotation>"),
+        ("annotations/a.xml", voc_file(("", 1, 1, 2, 2, 0)), "object 1 lacks a name or a corner"),
+        ("annotations/a.xml", voc_file(("car", 1, 1, 2, 2, 0)).replace("ymax", "top"), "object 1 lacks a name"),
+        ("annotations/a.xml", voc_file(("car", 1, 1, "nan", 2, 0)), "object 1 has a corner that is no number"),
+        ("annotations/a.xml", voc_file(("car", 1, 1, "right", 2, 0)), "could not convert string to float: 'right'"),
+        (
+            "annotations/h.xml",
+            voc_file(size="<width>20</width><height>40</height>"),
+            r"h\.xml is of a picture of 40x20, not 20x40",
+        ),
+        ("pictures.csv", TABLE.replace("images/b.png", "more/a.png"), "table has one picture of the name a"),
+    ],
+)
+def test_what_is_wrong_in_a_voc_folder_is_named_in_one_line(voc, file, text, message):
+    (voc / file).write_text(text)
+    with pytest.raises(ConfigError, match=r"^data\.path=.*" + message) as error:
+        Voc(path=str(voc), size=40).read()
+    assert "\n" not in str(error.value)
+
+
+def test_a_voc_folder_without_objects_is_refused(voc):
+    with pytest.raises(ConfigError, match=r"other has an XML file with an object"):
+        Voc(path=str(voc), annotations="other").read()
 
 
 def coco_file(names: str, boxes: list[dict], categories: list[dict]) -> str:
