@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedssl.box_predictor import BoxPredictor
+    from fedssl.methods.base import Method
     from fedssl.partition.split import Split
     from fedssl.predictor import Predictor
     from server.app import Watcher
@@ -85,7 +86,7 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     os.environ[ALLOW_CODE] = "1"
     if not resume:
         check_out(experiment.out)
-    prepare(experiment, resume=resume)
+    doubts = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
     experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
     directory = Path(experiment.out)
@@ -98,8 +99,8 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     from server.app import Silence
 
     with _loggers(experiment, watcher or Silence()) as seen:
-        if _starts_blind(experiment):
-            seen.warn("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
+        for doubt in doubts:
+            seen.warn(doubt)
         try:
             _run(experiment, seen, resume=resume)
         except KeyboardInterrupt:
@@ -113,16 +114,11 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     return Result(directory)
 
 
-def _starts_blind(experiment: Experiment) -> bool:
-    """Say whether a method that freezes stages begins without pre-trained ones."""
-    from fedssl.methods.base import METHODS
+def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
+    """Decode the data, make the split and shape the network, so that nothing is written for what cannot run.
 
-    frozen = METHODS.get(experiment.method["name"]).open_world and experiment.method.get("train") == "last_stage"
-    return frozen and experiment.model.get("weights") == ""
-
-
-def prepare(experiment: Experiment, *, resume: bool = False) -> None:
-    """Decode the data, make the split and shape the network, so that nothing is written for what cannot run."""
+    Gives warnings of what can run, but hardly learn.
+    """
     from fedssl.assembly import assemble
     from fedssl.data.base import SOURCES
     from fedssl.data.cache import open_dataset
@@ -145,6 +141,16 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> None:
     parts.method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
+    return _doubts(experiment, parts.method, split)
+
+
+def _doubts(experiment: Experiment, method: Method, split: Split) -> list[str]:
+    found = []
+    if method.open_world and experiment.method.get("train") == "last_stage" and experiment.model.get("weights") == "":
+        found.append("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
+    if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
+        found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
+    return found
 
 
 def _check_network(experiment: Experiment, model: torch.nn.Module, task: str) -> None:

@@ -88,6 +88,8 @@ class Method(ABC):
     """Hooks that the method works with; empty = any."""
     scores_trained_model: ClassVar[bool] = False
     """Ask that a client's model be scored on its own test samples after training, before its reply."""
+    learns_from_labels: ClassVar[bool] = False
+    """Without a labelled sample at any client it learns nothing."""
     global_model: ClassVar[bool] = True
     """Without one, nothing but the clients' own models is scored."""
     open_world: ClassVar[bool] = False

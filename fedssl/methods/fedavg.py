@@ -33,6 +33,7 @@ class FedAvg(Method):
     )
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing", "detection")
+    learns_from_labels: ClassVar[bool] = True
     defaults: ClassVar[tuple[str, ...]] = (
         "data=fashion_small",
         "model=resnet",
