@@ -17,7 +17,7 @@ from fedssl.tasks.base import TASKS
 
 PICTURED = 2
 """Test pictures of each weather."""
-SHOWN = 0.1
+SHOWN = 0.25
 """Least score of a box that is kept."""
 _BATCH = 32
 

@@ -124,7 +124,7 @@ def pseudo_boxes_figure(table: pd.DataFrame) -> Figure | None:
 def pictures_figure(values: Record) -> Figure | None:
     """Draw a test picture of each weather of `method.json`, with its true boxes and those found at each stage.
 
-    Found boxes are solid from a score of 0.5, dashed below. None without pictures.
+    Found boxes are solid from a score of 0.5, dashed and thin below. None without pictures.
     """
     rows = [row for row in values.get("pictures") or [] if isinstance(row, dict)]
     first = {row.get("weather") or place: row for place, row in reversed([*enumerate(rows)])}
@@ -195,6 +195,7 @@ def _draw_boxes(ax: Axes, boxes: list[Any]) -> None:
     from matplotlib.patches import Rectangle
 
     for left, top, right, bottom, kind, *score in boxes:
-        style = "-" if not score or score[0] >= RELIABLE else "--"
+        sure = not score or score[0] >= RELIABLE
         place, sides = (left, top), (right - left, bottom - top)
-        ax.add_patch(Rectangle(place, *sides, fill=False, edgecolor=_color(kind), linestyle=style, linewidth=1.4))
+        style, width = ("-", 1.6) if sure else ("--", 0.8)
+        ax.add_patch(Rectangle(place, *sides, fill=False, edgecolor=_color(kind), linestyle=style, linewidth=width))

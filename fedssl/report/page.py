@@ -114,7 +114,7 @@ CAPTIONS = {
     "pictures": (
         "Pictures",
         "The same test pictures in each weather: true boxes, and what the model finds as training goes on. Colours "
-        "tell classes; dashed boxes have a score under 0.5.",
+        "tell classes; boxes of scores under 0.25 are left out, dashed ones are under 0.5.",
     ),
     "split": (
         "The split",
