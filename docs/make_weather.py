@@ -1,4 +1,7 @@
-"""Draw one street in the four weathers: `python docs/make_weather.py ROADSIGN.npz OUT.png [PICTURE ...]`."""
+"""Draw one picture in the four weathers: `python docs/make_weather.py OUT.jpg [ROADSIGN.npz [PICTURE]]`.
+
+A made-up scene, or with the file a street.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from fedssl.data.shapes_synthetic import ShapesSynthetic
 from fedssl.data.weather import WEATHERS, render
 
 matplotlib.use("Agg")
@@ -23,6 +27,11 @@ def photograph(path: str, i: int) -> np.ndarray:
         data = content["bytes"][start:stop].tobytes()
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("RGB").resize((224, 298)))
+
+
+def scene() -> np.ndarray:
+    """Give a picture of `shapes_synthetic`, uint8 (224, 224, 3)."""
+    return ShapesSynthetic(size=224, pictures=8, test_pictures=1, severity=0).read().train.x[0]
 
 
 def figure(picture: np.ndarray, image: int) -> matplotlib.figure.Figure:
@@ -40,6 +49,6 @@ def figure(picture: np.ndarray, image: int) -> matplotlib.figure.Figure:
 
 
 if __name__ == "__main__":
-    source, out, *chosen = sys.argv[1:]
-    number = int(chosen[0]) if chosen else 300
-    figure(photograph(source, number), number).savefig(Path(out), dpi=80)
+    out, *file = sys.argv[1:]
+    number = int(file[1]) if len(file) > 1 else 300
+    figure(photograph(file[0], number) if file else scene(), number).savefig(Path(out), dpi=80)

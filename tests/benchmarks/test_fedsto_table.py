@@ -47,19 +47,19 @@ def test_every_run_is_there_once_and_composes(
 
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid"))
-    assert len({cell.key for cell in cells}) == len(cells) == 25
+    assert len({cell.key for cell in cells}) == len(cells) == 26
     for cell in (*cells[:10], *cells[20:22]):
         made = compose_experiment(cell.overrides)
         clients = 3 if cell in cells[:10] else 12
         epochs = 90 if cell.variant == "central" else 300
         assert (made.rounds, made.clients, made.method["warm_up"]) == (40, clients, epochs)
         assert made.data["per_weather"] == clients // 3
-        assert made.method["tau2"] == 0.5
+        assert made.method["tau2"] == 0.6
         assert (made.method["name"] == "fedsto") == (cell.method == "fedsto")
         assert (made.labels["name"] != "none") == (cell.method == "all_labels")
         assert made.method["server_average"] == 0.95
     assert compose_experiment(cells[22].overrides).method["server_average"] == 0
-    assert [compose_experiment(cell.overrides).method["warm_up"] for cell in cells[23:]] == [60, 60]
+    assert [compose_experiment(cell.overrides).method["warm_up"] for cell in cells[24:]] == [60, 60]
 
 
 def test_a_rows_own_scores_come_from_the_runs_files(runs: ModuleType, tmp_path: Path) -> None:
