@@ -340,7 +340,7 @@ class SSFL(Method):
         optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
-        average = copy.deepcopy(model)
+        average = copy.deepcopy(model) if self.server_average else model
         for epoch in range(epochs):
             order = rng.numpy("server order", epoch).permutation(data.labelled)
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
@@ -354,12 +354,12 @@ class SSFL(Method):
                 tried += 1
                 if steps.take_step(optimizer, loss if added is None else loss + added, self.clip):
                     losses.append(loss.item())
-                    if self.server_average:
+                    if average is not model:
                         update_ema(average, model, self.server_average)
                 else:
                     steps.put_back(model, before)
         momenta = steps.momenta(model, optimizer)
-        if self.server_average:
+        if average is not model:
             model.load_state_dict(average.state_dict())
         failed = tried - len(losses)
         steps.check_failed(failed, tried, where)
