@@ -110,16 +110,18 @@ def setting(weather: str, clients: int = FEW) -> str:
 
 
 def of(scores: Scores, row: Row, where: str, metric: str) -> Values:
-    """Give the value of each seed; of the clients' own models where there is no global one, but for totals."""
+    """Give the value of each seed that FedSTO has; of clients' own models where no global one is, but for totals."""
     if metric == PAPER:
-        return _papers_total(scores, row, where)
-    found = scores.values(row.method, row.variant, where, metric)
-    if found or metric in (TOTAL, LATE):
-        return found
-    return scores.values(row.method, row.variant, where, f"personal_{metric}")
+        found = _papers_total(scores, row, where)
+    else:
+        found = scores.values(row.method, row.variant, where, metric)
+        if not found and metric not in (TOTAL, LATE):
+            found = scores.values(row.method, row.variant, where, f"personal_{metric}")
+    counted = scores.values(FEDSTO.method, FEDSTO.variant, where, TOTAL)
+    return {seed: value for seed, value in found.items() if seed in counted}
 
 
-def _papers_total(scores: Scores, row: Row, where: str) -> Values:
+def _papers_total(scores: Scores, row: Row, where: str) -> dict[int, float]:
     parts = [scores.values(row.method, row.variant, where, name) for name in OF_PAPER]
     shared = set.intersection(*(set(part) for part in parts))
     return {seed: fmean(part[seed] for part in parts) for seed in shared}
@@ -199,11 +201,12 @@ def course(rows: pd.DataFrame, row: Row, where: str, metric: str) -> pd.DataFram
 
 
 def verdict(text: str, found: Interval) -> str:
-    """Say whether a difference is above 0; one whose interval reaches 0 decides nothing."""
+    """Say whether a difference is above 0; an interval that reaches 0, and one seed alone, decide nothing."""
     if math.isnan(found.mean):
         return f"- {text}: no runs yet."
-    half = 0.0 if math.isnan(found.half) else found.half
-    outcome = "yes" if found.mean - half > 0 else "no" if found.mean + half < 0 else "not decided"
+    if math.isnan(found.half):
+        return f"- {text}: one seed, {percent(found, '+')} points."
+    outcome = "yes" if found.mean - found.half > 0 else "no" if found.mean + found.half < 0 else "not decided"
     return f"- {text}: **{outcome}**, {percent(found, '+')} points."
 
 
@@ -235,14 +238,17 @@ def questions(scores: Scores, weather: str) -> str:
 
 def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
     """Draw the total by round, mean over seeds, and mAP by weather at the end."""
-    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    drawn = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = drawn.subplots(1, 2)
     where = setting(weather)
-    for place, (colour, row) in enumerate(zip(COLOURS, DRAWN, strict=True)):
-        found = course(rows, row, where, TOTAL).groupby("round")["value"].mean()
+    counted = of(scores, FEDSTO, where, TOTAL)
+    shown = [(colour, row) for colour, row in zip(COLOURS, DRAWN, strict=True) if of(scores, row, where, TOTAL)]
+    for place, (colour, row) in enumerate(shown):
+        told = course(rows, row, where, TOTAL)
+        found = told[told.seed.isin(counted)].groupby("round")["value"].mean()
         left.plot(found.index, 100 * found.to_numpy(), "o-", markersize=3, color=colour, label=row.name)
         ends = [mean(of(scores, row, where, f"late_map50_{one}")) for one in WEATHERS]
-        places = [x + (place - len(DRAWN) / 2) * 0.16 for x in range(len(WEATHERS))]
+        places = [x + (place - (len(shown) - 1) / 2) * 0.16 for x in range(len(WEATHERS))]
         heights, halves = [100 * one.mean for one in ends], [100 * one.half for one in ends]
         right.bar(places, heights, 0.16, yerr=halves, capsize=2, color=colour, label=row.name)
     left.axhline(
@@ -255,7 +261,7 @@ def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
     for axes in (left, right):
         axes.set_ylabel("mAP at IoU 0.5 (%)")
         axes.grid(axis="y", alpha=0.3)
-    left.legend(frameon=False, fontsize=7)
+    drawn.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return drawn
 
 

@@ -124,7 +124,7 @@ def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> N
     assert "| SSFL, local average | +2.0 ± 0.0 | +3.0 ± 0.0 | |" in table.gains(scores, "noniid")
     answers = table.questions(scores, "noniid")
     assert "- FedSTO is above SSFL: **yes**, +3.0 ± 0.0 points." in answers
-    assert "- FedSTO ends above its warm-up: **yes**, +6.0 points." in answers
+    assert "- FedSTO ends above its warm-up: one seed, +6.0 points." in answers
     assert "- All labels are above FedSTO: no runs yet." in answers
     assert table.many(scores, "noniid") == ""
     assert table.course(rows, table.FEDSTO, WHERE, "map50_total")["value"].tolist() == [0.2]
