@@ -75,8 +75,8 @@ class SSFL(Method):
     warm_up_weights: str = option(
         AUTO,
         "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
-        "model.safetensors, whose neck and head may be of other classes and are then left out; with method.warm_up=0 "
-        "it is the first model as it is",
+        "model.safetensors, without neck or head where a shape differs, as for another number of classes; with "
+        "method.warm_up=0 it is the first model as it is",
     )
     anchors: str = option(
         "server", "the nine box sizes: k-means of the server's boxes, or COCO's", choices=("server", "coco")
@@ -335,6 +335,7 @@ class SSFL(Method):
     ) -> Supervised:
         """Train on labelled scenes in place; the learning rate rises over the first `ramp` steps.
 
+        With `server_average` the model is the average in the end, and the momentum that of the last step.
         Raises FloatingPointError, beginning with `where`, if over 10 % of the steps have no finite loss.
         """
         optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
