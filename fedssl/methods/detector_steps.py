@@ -20,7 +20,7 @@ from fedssl.methods.base import State
 from fedssl.metrics.matched_boxes import telemetry
 from fedssl.rng import Rng
 
-BACKBONE = "backbone"
+BACKBONE, HEAD = "backbone", "head"
 MOST_FAILED = 0.1
 """Share of steps that may have no finite loss or gradient."""
 

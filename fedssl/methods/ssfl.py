@@ -42,6 +42,13 @@ EMA = "ema."
 TOTAL = "map50_total"
 
 
+class Pace(NamedTuple):
+    """Learning rate, and over how many first steps it rises to that."""
+
+    lr: float
+    ramp: int = 0
+
+
 class Supervised(NamedTuple):
     """What the server's epochs gave: momentum by parameter, the mean loss (NaN without steps), steps that failed."""
 
@@ -59,6 +66,7 @@ class SSFL(Method):
     server_epochs: int = option(1, "epochs of the server a round", low=0)
     batch_size: int = option(8, "pictures a step, at the clients and at the server", low=1)
     lr: float = option(0.01, "learning rate of SGD, constant", above=0)
+    round_lr: float = option(0.0, "learning rate after the warm-up, at the clients too; 0 = method.lr (paper)", low=0)
     momentum: float = option(0.937, "momentum; a client's begins anew each round", low=0, below=1)
     weight_decay: float = option(5e-4, "L2 penalty on weights, not on biases and batch norm", low=0)
     clip: float = option(10.0, "largest norm of a gradient; 0 = any", low=0)
@@ -75,7 +83,7 @@ class SSFL(Method):
     warm_up_weights: str = option(
         AUTO,
         "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
-        "model.safetensors, without neck or head where a shape differs, as for another number of classes; with "
+        "model.safetensors, without a neck it lacks, and without its head if that is for other classes; with "
         "method.warm_up=0 it is the first model as it is",
     )
     anchors: str = option(
@@ -159,25 +167,15 @@ class SSFL(Method):
         return ServerState({name: state.model[name] for name in first}, dict(sorted(state.extra.items())))
 
     def _of_warm_up(self) -> dict[str, Any]:
-        names = (
-            "warm_up",
-            "warm_up_ramp",
-            "batch_size",
-            "lr",
-            "momentum",
-            "weight_decay",
-            "clip",
-            "mosaic",
-            "server_average",
-        )
-        return {**{name: getattr(self, name) for name in names}, "loss": asdict(self.settings())}
+        names = ("warm_up", "warm_up_ramp", "batch_size", "lr", "momentum", "weight_decay", "clip", "mosaic")
+        kept = {name: getattr(self, name) for name in (*names, "server_average")}
+        return {**kept, "loss": asdict(self.settings())}
 
     def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
         """Train, and note what was found before and after."""
         before = pictured.found(model, data.dataset)
-        momentum = self.supervise(
-            model, data, rng, self.warm_up, {}, ramp=self.warm_up_ramp, where="the server's warm-up: "
-        ).momentum
+        pace = Pace(self.lr, self.warm_up_ramp)
+        momentum = self.supervise(model, data, rng, self.warm_up, {}, pace, where="the server's warm-up: ").momentum
         scored = pictured.scores(model, data.dataset, data.kinds)
         extra = {f"{FOUND}before": before, f"{FOUND}after": pictured.found(model, data.dataset)}
         known = {name: value for name, value in scored.items() if not math.isnan(value)}
@@ -208,7 +206,7 @@ class SSFL(Method):
             teacher.load_state_dict(kept)
         counts: Counts = {}
         with steps.frozen(model, phase.frozen):
-            optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
+            optimizer = steps.sgd(model, self.round_lr or self.lr, self.momentum, self.weight_decay)
             for epoch in range(self.epochs):
                 order = step.rng.numpy("order", epoch).permutation(pool)
                 self._epoch(model, teacher, data, steps.cut(order, self.batch_size), optimizer, step, epoch, counts)
@@ -310,7 +308,8 @@ class SSFL(Method):
         kept = {name.removeprefix(MOMENTUM): t for name, t in server.extra.items() if name.startswith(MOMENTUM)}
         given = kept if self.server_optimizer == "kept" else {}
         phase = self.phase(step)
-        made = self.supervise(model, data, step.rng, self.server_epochs, given, phase=phase)
+        pace = Pace(self.round_lr or self.lr)
+        made = self.supervise(model, data, step.rng, self.server_epochs, given, pace, phase=phase)
         metrics = {
             **server.metrics,
             "phase": float(phase.number),
@@ -328,17 +327,17 @@ class SSFL(Method):
         rng: Rng,
         epochs: int,
         momentum: State,
+        pace: Pace,
         *,
         phase: Phase = EVERYTHING,
-        ramp: int = 0,
         where: str = "the server: ",
     ) -> Supervised:
-        """Train on labelled scenes in place; the learning rate rises over the first `ramp` steps.
+        """Train on labelled scenes in place.
 
         With `server_average` the model is the average in the end, and the momentum that of the last step.
         Raises FloatingPointError, beginning with `where`, if over 10 % of the steps have no finite loss.
         """
-        optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
+        optimizer = steps.sgd(model, pace.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
         average = copy.deepcopy(model) if self.server_average else model
@@ -347,7 +346,7 @@ class SSFL(Method):
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
             for i, index in enumerate(steps.cut(order, self.batch_size)):
                 for group in optimizer.param_groups:
-                    group["lr"] = self.lr * min(1.0, (tried + 1) / max(1, ramp))
+                    group["lr"] = pace.lr * min(1.0, (tried + 1) / max(1, pace.ramp))
                 steps.set_modes(model, (), len(index))
                 before = steps.statistics(model)
                 loss = scene_loss(model, data, index, key + i, self.settings(), mosaic=self.mosaic)[1]

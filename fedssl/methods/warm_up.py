@@ -15,7 +15,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState, State
-from fedssl.methods.detector_steps import BACKBONE, is_finite, part_of
+from fedssl.methods.detector_steps import BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
@@ -70,9 +70,10 @@ def warm_up_scores(server: ServerState) -> dict[str, float]:
 
 
 def read_weights(path: str, wanted: State, *, whole: bool) -> State:
-    """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that fit as they are.
+    """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that it holds.
 
-    A head for other classes does not fit; the backbone must. Raises ConfigError on `method.warm_up_weights`.
+    A head of other shapes, for other classes, is left out; backbone, and a neck that is there, must fit.
+    Raises ConfigError on `method.warm_up_weights`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -84,11 +85,12 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
         raise ConfigError(FIELD, path, f"`{AUTO}`, empty or a safetensors file that can be read ({reason})") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     unfit = [name for name, tensor in wanted.items() if shapes.get(name) != tuple(tensor.shape)]
+    needed = {part_of(name) for name in tensors} - {HEAD} | {BACKBONE}
+    for name in unfit:
+        if whole or part_of(name) in needed:
+            part = "model" if whole else part_of(name)
+            raise ConfigError(FIELD, path, f"all tensors of this {part} ({name} is missing or of another shape)")
     left_out = {part_of(name) for name in unfit}
-    if unfit and (whole or BACKBONE in left_out):
-        needed = "model" if whole else BACKBONE
-        first = next(name for name in unfit if whole or part_of(name) == BACKBONE)
-        raise ConfigError(FIELD, path, f"all tensors of this {needed} ({first} is missing or of another shape)")
     return {name: tensors[name].to(like) for name, like in wanted.items() if part_of(name) not in left_out}
 
 

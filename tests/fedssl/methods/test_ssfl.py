@@ -18,7 +18,7 @@ from fedssl.data.views import ClientData
 from fedssl.losses.ema import ema_alpha
 from fedssl.methods.base import Payload, ServerState, Step
 from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
-from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
+from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL, Pace
 from fedssl.methods.warm_up import warm_up_scores
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
@@ -296,9 +296,24 @@ def test_the_learning_rate_rises_over_the_warm_up(client: MakeClient):
     for ramp in (0, 100):
         model = network()
         sent = state_of(model)
-        chosen.supervise(model, one, Rng(0), 1, {}, ramp=ramp)
+        chosen.supervise(model, one, Rng(0), 1, {}, Pace(chosen.lr, ramp))
         moved.append(model.state_dict()["head.convs.0.weight"] - sent["head.convs.0.weight"])
     torch.testing.assert_close(moved[1] * 100, moved[0], rtol=1e-2, atol=5e-6)
+
+
+def test_rounds_may_have_a_learning_rate_of_their_own(client: MakeClient):
+    own, slow = method(round_lr=1e-3, **LOW), method(lr=1e-3, **LOW)
+    data = client(0, 12, detecting=True)
+    assert equal(trained(own, data)[0].state, trained(slow, data)[0].state)
+    one = at_server(client(6, 0, detecting=True))
+    server = method().init_server(network(), one, Rng(0), 3)
+    made, wanted = (chosen.train_server(server, network(), one, [], STEP).model for chosen in (own, slow))
+    assert equal(made, wanted)
+    begun, first = (
+        method(**options, warm_up=1, warm_up_weights="").init_server(network(), one, Rng(0), 3)
+        for options in ({"round_lr": 1e-3}, {})
+    )
+    assert equal(begun.model, first.model)
 
 
 def test_refusals(client: MakeClient):

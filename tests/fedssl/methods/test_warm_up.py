@@ -15,7 +15,7 @@ from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState
 from fedssl.methods.fedsto import FedSTO
-from fedssl.methods.ssfl import SSFL
+from fedssl.methods.ssfl import SSFL, Pace
 from fedssl.methods.warm_up import cached, code_of, read_weights
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
@@ -64,7 +64,7 @@ def test_it_is_trained_once_for_all_methods(cache: Path, data: ClientData, monke
         raise AssertionError("trained again")
 
     monkeypatch.setattr(SSFL, "supervise", fail)
-    for chosen in (SSFL(**OPTIONS, labeller="global", tau2=0.9), FedSTO(**OPTIONS, orthogonal=0.5)):
+    for chosen in (SSFL(**OPTIONS, labeller="global", tau2=0.9, round_lr=0.001), FedSTO(**OPTIONS, orthogonal=0.5)):
         assert same(first, begun(chosen, data))
     with pytest.raises(AssertionError, match="trained again"):
         begun(SSFL(**OPTIONS, warm_up_weights=""), data)
@@ -136,7 +136,7 @@ def test_without_epochs_a_file_of_weights_is_the_first_model(cache: Path, data: 
 def test_the_warm_up_begins_with_a_file_of_weights(cache: Path, data: ClientData, given: Path):
     made = begun(SSFL(**OPTIONS, warm_up_weights=str(given)), data)
     chosen, model = SSFL(**OPTIONS), network(7)
-    chosen.supervise(model, data, Rng(0), 1, {}, ramp=chosen.warm_up_ramp)
+    chosen.supervise(model, data, Rng(0), 1, {}, Pace(chosen.lr, chosen.warm_up_ramp))
     assert all(torch.equal(made.model[name], tensor) for name, tensor in model.state_dict().items())
     assert len(files(cache)) == 1
 
@@ -173,3 +173,20 @@ def test_a_file_that_does_not_fit_is_refused(data: ClientData, tmp_path: Path):
         ConfigError, match=r"must be all tensors of this backbone \(backbone\.stem\.conv\.weight is missing"
     ):
         begun(SSFL(**OPTIONS, warm_up_weights=str(path)), data)
+    deeper = {name: t.contiguous() for name, t in network(0).state_dict().items()}
+    neck = "neck.down4.join.conv.weight"
+    save_file({**deeper, neck: deeper[neck][:1].contiguous()}, path)
+    with pytest.raises(
+        ConfigError, match=r"must be all tensors of this neck \(neck\.down4\.join\.conv\.weight is missing"
+    ):
+        read_weights(str(path), deeper, whole=False)
+
+
+def test_a_backbone_alone_is_enough_where_a_warm_up_follows(tmp_path: Path):
+    path = tmp_path / "backbone.safetensors"
+    mine = network(0).state_dict()
+    save_file(
+        {name: t.contiguous() for name, t in network(7).state_dict().items() if name.startswith("backbone.")}, path
+    )
+    found = read_weights(str(path), mine, whole=False)
+    assert set(found) == {name for name in mine if name.startswith("backbone.")}
