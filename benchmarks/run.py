@@ -129,7 +129,7 @@ def cells(folder: Path) -> list[Cell]:
         Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
         Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
     ]
-    detector = scenes("one.py", "engine=inline", "rounds=16"), scenes("bare_detector.py", "16")
+    detector = scenes("one.py", "engine=inline", "rounds=40"), scenes("bare_detector.py", "40")
     found.append(Cell("G5", "detector on labelled scenes, 224 px", *detector, 1 / 1.03, 1 / 1.01))
     # G1 without its data and its number of clients.
     few = [*g1[1:-1], *ray, "rounds=30"]

@@ -124,15 +124,22 @@ def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, kept: Stat
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).detach().copy_(kept[name])
 
 
-def statistics(model: torch.nn.Module) -> State:
-    """Copy what a forward pass changes: the buffers of batch norm."""
-    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+class Statistics:
+    """What a forward pass changes, the buffers of batch norm, to be put back after a step that failed."""
 
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
-def put_back(model: torch.nn.Module, kept: State) -> None:
-    """Put back what `statistics` gave, after a step that failed."""
-    for name, buffer in model.named_buffers():
-        buffer.copy_(kept[name])
+    def keep(self) -> None:
+        """Copy the buffers as they are now."""
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            kept.copy_(buffer)
+
+    def put_back(self) -> None:
+        """Give the model the buffers that were copied last."""
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            buffer.copy_(kept)
 
 
 def check_failed(failed: float, tried: float, where: str = "") -> None:

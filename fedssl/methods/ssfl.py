@@ -229,9 +229,12 @@ class SSFL(Method):
         """Take a step a batch, after each of which the teacher follows (equation 6)."""
         phase, key, draws = self.phase(step), step.rng.key("views", epoch), step.rng.torch("penalty", epoch)
         alpha = self.ema_alpha or ema_alpha(len(parts))
+        statistics = steps.Statistics(model)
         for i, index in enumerate(parts):
-            steps.set_modes(model, phase.frozen, len(index))
-            before = steps.statistics(model)
+            # The last one alone can be of another size.
+            if i == 0 or len(index) == 1:
+                steps.set_modes(model, phase.frozen, len(index))
+            statistics.keep()
             loss, parts_of_loss = self.client_loss(model, teacher, data, index, key + i, counts)
             added = self.penalty(model, phase, draws)
             add(counts, {"skipped_batches": (float(loss is None), 1.0)})
@@ -243,7 +246,7 @@ class SSFL(Method):
             taken = steps.take_step(optimizer, total, self.clip)
             add(counts, {"failed_steps": (float(not taken), 1.0)})
             if not taken:
-                steps.put_back(model, before)
+                statistics.put_back()
                 continue
             add(counts, {**parts_of_loss, "loss": (total.item(), 1.0)})
             if self.labeller == "ema":
@@ -340,15 +343,16 @@ class SSFL(Method):
         optimizer = steps.sgd(model, pace.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
-        average = copy.deepcopy(model) if self.server_average else model
+        average, statistics = copy.deepcopy(model) if self.server_average else model, steps.Statistics(model)
         for epoch in range(epochs):
             order = rng.numpy("server order", epoch).permutation(data.labelled)
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
             for i, index in enumerate(steps.cut(order, self.batch_size)):
                 for group in optimizer.param_groups:
                     group["lr"] = pace.lr * min(1.0, (tried + 1) / max(1, pace.ramp))
-                steps.set_modes(model, (), len(index))
-                before = steps.statistics(model)
+                if i == 0 or len(index) == 1:
+                    steps.set_modes(model, (), len(index))
+                statistics.keep()
                 loss = scene_loss(model, data, index, key + i, self.settings(), mosaic=self.mosaic)[1]
                 added = self.penalty(model, phase, draws)
                 tried += 1
@@ -357,7 +361,7 @@ class SSFL(Method):
                     if average is not model:
                         update_ema(average, model, self.server_average)
                 else:
-                    steps.put_back(model, before)
+                    statistics.put_back()
         momenta = steps.momenta(model, optimizer)
         if average is not model:
             model.load_state_dict(average.state_dict())
