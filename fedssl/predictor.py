@@ -261,12 +261,12 @@ def read_npz(path: Path) -> NDArray[Any]:
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
-    """Give an image file's picture in one of Pillow's modes. Raises ConfigError naming the file."""
-    from PIL import Image
+    """Give an image file's picture, upright, in one of Pillow's modes. Raises ConfigError naming the file."""
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            return image.convert(mode)
+            return ImageOps.exif_transpose(image).convert(mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ConfigError("data", str(path), f"a readable image ({error})") from None
 

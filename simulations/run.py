@@ -150,6 +150,10 @@ def _doubts(experiment: Experiment, method: Method, split: Split) -> list[str]:
         found.append("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
+    if (selective := experiment.method.get("selective_rounds", 0)) and selective >= experiment.rounds:
+        found.append(
+            f"method.selective_rounds={selective} of rounds={experiment.rounds}: clients never train neck and head"
+        )
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedssl.config import ConfigError
 from fedssl.data.base import Samples
+from fedssl.data.cache import cache_directory
 
 GREY = 114
 """Value of the bars beside a letterboxed picture, and of what lies outside one."""
@@ -112,10 +116,22 @@ def pack(
 
 
 def room_for(count: int, size: int) -> Picture:
-    """Give uint8 (count, size, size, 3) to write into; in a temporary file from 1 GB on."""
+    """Give uint8 (count, size, size, 3) to write into; from 1 GB on in a temporary file in the cache's folder.
+
+    Raises ConfigError if there is no room for it.
+    """
     shape = (count, size, size, 3)
     if count * size * size * 3 < _IN_MEMORY:
         return np.empty(shape, np.uint8)
-    # The file has no name and is gone with the array.
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+    folder = cache_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # The file has no name and is gone with the array.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                # Without its blocks a full disk would end the process while the array is written.
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        allowed = f"a folder with room for {math.prod(shape) / 1e9:.0f} GB of pictures, twice ({error.strerror})"
+        raise ConfigError("FEDSSL_CACHE", str(folder), allowed) from None

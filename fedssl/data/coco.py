@@ -11,17 +11,25 @@ from typing import Any
 import numpy as np
 
 from fedssl.config import option
-from fedssl.data.base import register
+from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.pictures import Row, Tabled
 
 
 @dataclass(frozen=True)
+class Image:
+    """What is said of a picture: width and height, 0 where it is not said, and the boxes."""
+
+    size: tuple[int, int]
+    boxes: Boxes
+
+
+@dataclass(frozen=True)
 class Annotations:
-    """What JSON files say: class names by category number, and boxes by the pictures' `file_name`."""
+    """What JSON files say: class names by category number, and annotated pictures by their `file_name`."""
 
     names: tuple[str, ...]
-    boxes: dict[str, Boxes]
+    images: dict[str, Image]
 
 
 @register("coco")
@@ -29,10 +37,16 @@ class Annotations:
 class Coco(Tabled):
     """Pictures anywhere in the folder, boxes in COCO's JSON; crowds are left out.
 
-    A picture is found by the end of its path: `images/a.jpg` in the table is `file_name` a.jpg or images/a.jpg.
+    A picture is found by the end of its path: `images/a.jpg` in the table is `file_name` a.jpg or images/a.jpg. Those
+    of a file without `annotations` are unlabelled.
     """
 
     annotations: str = option("annotations/*.json", "the JSON files in the folder, `*` for any text in a name")
+
+    def read(self) -> Dataset:
+        """Decode and check everything."""
+        self._file_of: dict[str, str] = {}
+        return super().read()
 
     def names(self) -> tuple[str, ...]:
         """Give the categories' names, by their number."""
@@ -46,10 +60,17 @@ class Coco(Tabled):
         return found
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
-        """Give the boxes of the picture of that name."""
-        del height, width
-        boxes, parts = self._read().boxes, PurePosixPath(row.file).parts
-        return next((boxes[name] for i in range(len(parts)) if (name := "/".join(parts[i:])) in boxes), None)
+        """Give the boxes of the picture of that name. Raises ConfigError if it is another's, or of another size."""
+        images, parts = self._read().images, PurePosixPath(row.file).parts
+        name = next((end for i in range(len(parts)) if (end := "/".join(parts[i:])) in images), None)
+        if name is None:
+            return None
+        if (other := self._file_of.setdefault(name, row.file)) != row.file:
+            raise self.refuse(f"annotations tell {other} and {row.file} apart: both are file_name {name}")
+        size = images[name].size
+        if all(size) and size != (width, height):
+            raise self.refuse(f"annotation of {name} is of a picture of {width}x{height}, not {size[0]}x{size[1]}")
+        return images[name].boxes
 
     def _read(self) -> Annotations:
         files = self.annotation_files()
@@ -72,10 +93,10 @@ def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
     if not names or len(set(names)) != len(names):
         raise ValueError("categories must have different names, the same in all files")
     place = {number: i for i, number in enumerate(sorted(categories))}
-    boxes: dict[str, Boxes] = {}
-    for content in contents:
+    images: dict[str, Image] = {}
+    for content in (one for one in contents if "annotations" in one):
         held: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in content["images"]}
-        for one in content.get("annotations", ()):
+        for one in content["annotations"]:
             if not one.get("iscrowd", 0):
                 held[one["image_id"]].append(one)
         for image in content["images"]:
@@ -83,7 +104,8 @@ def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
             corner = np.array([one["bbox"] for one in mine], np.float64).reshape(-1, 4)
             corner[:, 2:] += corner[:, :2]
             classes = np.array([place[int(one["category_id"])] for one in mine], np.int64)
-            if str(image["file_name"]) in boxes:
+            if str(image["file_name"]) in images:
                 raise ValueError(f"two images have the file_name {image['file_name']}")
-            boxes[str(image["file_name"])] = Boxes(corner.astype(np.float32), classes)
-    return Annotations(names, boxes)
+            size = (int(image.get("width") or 0), int(image.get("height") or 0))
+            images[str(image["file_name"])] = Image(size, Boxes(corner.astype(np.float32), classes))
+    return Annotations(names, images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ SERVER, NOBODY = 0, -1
 FORMATS = ("JPEG", "PNG", "WEBP")
 COLUMNS = ("file", "part", "party", "domain")
 TOTAL = "total"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Pictures(DataSource):
         for part in (TRAIN, self.evaluate_on):
             if not any(row.part == part for row in rows):
                 raise self.refuse(f"table has a picture of part {part}")
+        if twice := [file for file, count in Counter(row.file for row in rows).items() if count > 1]:
+            raise self.refuse(f"table has {twice[0]} once")
         return rows
 
     def _state(self, file: Path) -> tuple[int, int]:
@@ -149,11 +152,11 @@ class Pictures(DataSource):
         return pack(x, fitted, rarest_class(fitted, len(names)), group, domain, annotated=annotated)
 
     def _picture(self, row: Row) -> Picture:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         try:
             with Image.open(self.folder() / row.file, formats=FORMATS) as picture:
-                return np.asarray(picture.convert("RGB"))
+                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         except Exception as error:  # a damaged picture breaks its decoder in many ways
             reason = " ".join(str(error).split())[:80]
             raise self.refuse(f"{row.file} is a sound {', '.join(FORMATS)} image ({reason})") from None
@@ -177,7 +180,7 @@ def read_table(source: Pictures, place: Path) -> list[Row]:
     nobody; `domain` is a weather or empty. Raises ConfigError with the line.
     """
     try:
-        with place.open(encoding="utf-8", newline="") as file:
+        with place.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             lines = list(reader)
     except (OSError, ValueError, csv.Error) as error:

@@ -11,32 +11,46 @@ from fedssl.data.base import register
 from fedssl.data.boxes import NO_BOXES, Boxes
 from fedssl.data.pictures import Row, Tabled
 
-NAMES = "classes.txt"
+NAMES, SETTINGS = "classes.txt", "data.yaml"
 
 
 @register("yolo")
 @dataclass
 class Yolo(Tabled):
-    """Pictures in `images/`, boxes in `labels/` under the same name, class names in `classes.txt`.
+    """Pictures in `images/`, boxes in `labels/` under the same name, class names in `classes.txt` or `data.yaml`.
 
     A line of a text file is class, centre x, centre y, width, height; the four are shares of the picture's sides.
     """
 
     def names(self) -> tuple[str, ...]:
-        """Read the class names, one a line."""
+        """Read the class names, one a line, or `names` of the YAML file, a list or a map of numbers from 0 on."""
+        import yaml
+
+        place = self._named()
         try:
-            lines = (self.folder() / NAMES).read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise self.refuse(f"{NAMES} can be read ({' '.join(str(error).split())[:80]})") from None
-        found = tuple(line.strip() for line in lines if line.strip())
-        if not found or len(set(found)) != len(found):
-            raise self.refuse(f"{NAMES} has different names, one a line")
+            text = place.read_text(encoding="utf-8")
+            content = text.splitlines() if place.name == NAMES else yaml.safe_load(text)["names"]
+        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+            raise self.refuse(f"{place.name} can be read ({' '.join(str(error).split())[:80]})") from None
+        if isinstance(content, dict):
+            content = [content.get(number) for number in range(len(content))]
+        names = content if isinstance(content, list) else []
+        found = tuple(str(name).strip() for name in names if place.name != NAMES or name.strip())
+        if not found or None in names or len(set(found)) != len(found):
+            raise self.refuse(
+                f"{place.name} has different names, {'one a line' if place.name == NAMES else 'from 0 on'}"
+            )
         return found
+
+    def _named(self) -> Path:
+        """Give the file of the class names."""
+        listed, settings = self.folder() / NAMES, self.folder() / SETTINGS
+        return settings if settings.is_file() and not listed.is_file() else listed
 
     def annotation_files(self) -> list[Path]:
         """Give the class names' file and all text files of boxes there are."""
         labels = (self._labels(row) for row in self.rows())
-        return [self.folder() / NAMES, *(file for file in labels if file.is_file())]
+        return [self._named(), *(file for file in labels if file.is_file())]
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
         """Read a picture's text file; an empty one means no boxes."""

@@ -20,7 +20,7 @@ from fedssl.methods.base import State
 from fedssl.metrics.matched_boxes import telemetry
 from fedssl.rng import Rng
 
-BACKBONE, HEAD = "backbone", "head"
+BACKBONE, HEAD, ANCHORS = "backbone", "head", "head.anchors"
 MOST_FAILED = 0.1
 """Share of steps that may have no finite loss or gradient."""
 
@@ -56,7 +56,7 @@ def set_anchors(model: torch.nn.Module, data: ClientData, rng: Rng) -> None:
     if data.dataset.train.holds_boxes:
         boxes, _, _ = data.dataset.train.boxes_at(data.labelled)
         if len(boxes):
-            model.get_buffer("head.anchors").copy_(anchors_from(boxes, rng.key("anchors")))
+            model.get_buffer(ANCHORS).copy_(anchors_from(boxes, rng.key("anchors")))
 
 
 def moved(found: Detections, transform: Transform) -> Detections:

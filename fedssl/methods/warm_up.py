@@ -15,7 +15,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState, State
-from fedssl.methods.detector_steps import BACKBONE, HEAD, is_finite, part_of
+from fedssl.methods.detector_steps import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
@@ -72,7 +72,8 @@ def warm_up_scores(server: ServerState) -> dict[str, float]:
 def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that it holds.
 
-    A head of other shapes, for other classes, is left out; backbone, and a neck that is there, must fit.
+    A head of other shapes, for other classes, is left out, and so are anchors, which go by the data; backbone, and a
+    neck that is there, must fit.
     Raises ConfigError on `method.warm_up_weights`.
     """
     from safetensors import SafetensorError
@@ -91,7 +92,8 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
             part = "model" if whole else part_of(name)
             raise ConfigError(FIELD, path, f"all tensors of this {part} ({name} is missing or of another shape)")
     left_out = {part_of(name) for name in unfit}
-    return {name: tensors[name].to(like) for name, like in wanted.items() if part_of(name) not in left_out}
+    taken = [name for name in wanted if part_of(name) not in left_out and (whole or name != ANCHORS)]
+    return {name: tensors[name].to(wanted[name]) for name in taken}
 
 
 def _version() -> str:

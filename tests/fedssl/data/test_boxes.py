@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fedssl.config import ConfigError
 from fedssl.data import boxes as module
 from fedssl.data.base import Samples
 from fedssl.data.boxes import GREY, NO_BOXES, Boxes, Letterbox, pack, rarest_class, room_for
@@ -84,3 +85,13 @@ def test_large_data_lie_in_a_temporary_file(limit, monkeypatch):
     assert isinstance(x, np.memmap) == (limit == 0)
     x[:] = 7
     assert (x.shape, x.dtype, int(x.sum())) == ((3, 8, 8, 3), np.uint8, 7 * 576)
+
+
+def test_a_folder_without_room_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_IN_MEMORY", 0)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(
+        ConfigError, match=r"^FEDSSL_CACHE='.*': must be a folder with room for 0 GB of pictures, twice"
+    ):
+        room_for(3, 8)

@@ -35,7 +35,7 @@ images/i.png,test,,rain
 
 def pictures(folder: Path) -> None:
     (folder / "images").mkdir(parents=True)
-    for i, name in enumerate("abcdefghi"):
+    for i, name in enumerate("abcdefghij"):
         Image.fromarray(np.full((20, 40, 3), 20 * i, np.uint8)).save(folder / "images" / f"{name}.png")
     (folder / "pictures.csv").write_text(TABLE)
 
@@ -127,7 +127,7 @@ def test_the_fingerprint_follows_files_and_options(yolo):
         ("labels/a.txt", "0 nan 0.5 0.1 0.1", r"labels/a\.txt is lines of class"),
         ("labels/a.txt", "0 0.5 0.5 1 1\n\n0 20 10 20 10", r"labels/a\.txt has shares of .* 0\.\.1, in line 3"),
         ("labels/a.txt", "0 0.5 1.01 0.1 0.1", r"labels/a\.txt has shares of .* 0\.\.1, in line 1"),
-        ("classes.txt", "car\ncar\n", r"classes\.txt has different names"),
+        ("classes.txt", "car\ncar\n", r"classes\.txt has different names, one a line"),
         ("images/c.png", "text", r"images/c\.png is a sound JPEG, PNG, WEBP image"),
         ("pictures.csv", TABLE.replace("party", "owner"), r"pictures\.csv has the column party"),
         ("pictures.csv", TABLE.replace(",0,rain", ",me,rain"), "party `server`, a number or nothing in line 4"),
@@ -136,10 +136,11 @@ def test_the_fingerprint_follows_files_and_options(yolo):
         ("pictures.csv", TABLE.replace("test,", "val,"), "table has a picture of part test"),
         (
             "pictures.csv",
-            TABLE.replace("a.png,train,server", "c.png,train,server"),
-            "have images/c.png: pictures of the",
+            TABLE.replace("a.png,train,server", "j.png,train,server"),
+            "have images/j.png: pictures of the",
         ),
         ("pictures.csv", TABLE.replace("images/c", "images/z"), r"z\.png can be read"),
+        ("pictures.csv", TABLE.replace("i.png,test", "a.png,test"), r"table has images/a\.png once"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(yolo, file, text, message):
@@ -147,6 +148,38 @@ def test_what_is_wrong_is_named_in_one_line(yolo, file, text, message):
     with pytest.raises(ConfigError, match=r"^data\.path=.*" + message) as error:
         Yolo(path=str(yolo), size=40).read() if "z\\." not in message else Yolo(path=str(yolo)).fingerprint()
     assert "\n" not in str(error.value)
+
+
+def test_class_names_may_be_in_the_yaml_of_yolo_trainers(yolo):
+    (yolo / "classes.txt").unlink()
+    place = yolo / "data.yaml"
+    for text in ("names: [car, bus]", "names:\n  1: bus\n  0: car"):
+        place.write_text(text)
+        assert Yolo(path=str(yolo), size=40).read().class_names == ("car", "bus")
+    for text in ("names: [car, car]", "names: {1: bus, 2: car}", "names: car"):
+        place.write_text(text)
+        with pytest.raises(ConfigError, match=r"data\.yaml has different names, from 0 on$"):
+            Yolo(path=str(yolo)).read()
+    for text in ("nc: 2", "names: ["):
+        place.write_text(text)
+        with pytest.raises(ConfigError, match=r"data\.yaml can be read \("):
+            Yolo(path=str(yolo)).read()
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(yolo):
+    (yolo / "pictures.csv").write_text(TABLE, encoding="utf-8-sig")
+    assert len(Yolo(path=str(yolo), size=40).read().train.x) == 6
+
+
+def test_pictures_are_turned_upright_as_their_camera_says(yolo):
+    picture = Image.new("RGB", (20, 40))
+    picture.paste((255, 0, 0), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture.save(yolo / "images" / "a.png", exif=exif)
+    data = Yolo(path=str(yolo), size=40).read()
+    assert data.train.x[0, 20, [5, 35]].tolist() == [[0, 0, 0], [255, 0, 0]]
+    assert data.train.boxes_of(0)[0].tolist() == [[10, 15, 30, 25]]
 
 
 def test_no_folder_no_table_and_no_box_are_refused(tmp_path, yolo):
@@ -261,6 +294,32 @@ def test_coco_boxes_are_found_by_file_name(coco):
     assert np.diff(data.train.box_offsets).tolist() == [2, 0, 0, 0, 0, 0]
     assert len(data.test.boxes) == 0
     assert data.test.holds_boxes
+
+
+def test_pictures_of_a_coco_file_without_annotations_are_unlabelled(coco):
+    images = {"images": [{"id": 1, "file_name": "c.png"}], "categories": [{"id": 3, "name": "car"}]}
+    (coco / "annotations" / "unlabelled.json").write_text(json.dumps(images))
+    assert Coco(path=str(coco), size=40).read().train.annotated.tolist() == [True, True, *[False] * 4]
+    (coco / "annotations" / "unlabelled.json").write_text(json.dumps({**images, "annotations": []}))
+    assert Coco(path=str(coco), size=40).read().train.annotated.tolist() == [True, True, True, *[False] * 3]
+
+
+def test_coco_annotations_of_another_picture_are_refused(coco):
+    place = coco / "annotations" / "train.json"
+    content = json.loads(place.read_text())
+    content["images"][0] |= {"width": 80, "height": 40}
+    place.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"annotation of a\.png is of a picture of 40x20, not 80x40$"):
+        Coco(path=str(coco)).read()
+    content["images"][0] |= {"width": 40, "height": 20}
+    place.write_text(json.dumps(content))
+    assert len(Coco(path=str(coco)).read().train.boxes) == 2
+    (coco / "other").mkdir()
+    (coco / "images" / "c.png").rename(coco / "other" / "a.png")
+    (coco / "pictures.csv").write_text(TABLE.replace("images/c.png", "other/a.png"))
+    told = r"annotations tell images/a\.png and other/a\.png apart: both are file_name a\.png$"
+    with pytest.raises(ConfigError, match=told):
+        Coco(path=str(coco)).read()
 
 
 def test_coco_files_that_are_none_are_refused(coco):

@@ -134,7 +134,7 @@ def test_without_epochs_a_file_of_weights_is_the_first_model(cache: Path, data: 
 
 
 def test_the_warm_up_begins_with_a_file_of_weights(cache: Path, data: ClientData, given: Path):
-    made = begun(SSFL(**OPTIONS, warm_up_weights=str(given)), data)
+    made = begun(SSFL(**OPTIONS, anchors="coco", warm_up_weights=str(given)), data)
     chosen, model = SSFL(**OPTIONS), network(7)
     chosen.supervise(model, data, Rng(0), 1, {}, Pace(chosen.lr, chosen.warm_up_ramp))
     assert all(torch.equal(made.model[name], tensor) for name, tensor in model.state_dict().items())
@@ -151,6 +151,7 @@ def test_a_head_for_other_classes_is_left_out_where_a_warm_up_follows(data: Clie
     found = read_weights(str(path), mine, whole=False)
     assert {name.partition(".")[0] for name in found} == {"backbone", "neck"}
     assert set(found) == {name for name in mine if not name.startswith("head.")}
+    assert set(read_weights(str(path), other, whole=False)) == set(other) - {"head.anchors"}
     assert all(torch.equal(tensor, tensors[name].to(tensor)) for name, tensor in found.items())
     made = begun(SSFL(**OPTIONS, lr=1e-30, warm_up_weights=str(path)), data)
     assert torch.equal(made.model["neck.lateral5.conv.weight"], tensors["neck.lateral5.conv.weight"])
@@ -180,6 +181,17 @@ def test_a_file_that_does_not_fit_is_refused(data: ClientData, tmp_path: Path):
         ConfigError, match=r"must be all tensors of this neck \(neck\.down4\.join\.conv\.weight is missing"
     ):
         read_weights(str(path), deeper, whole=False)
+
+
+@pytest.mark.parametrize("anchors", ["server", "coco"])
+def test_anchors_go_by_the_data_where_a_warm_up_follows(anchors: str, data: ClientData, given: Path):
+    wanted = begun(SSFL(**OPTIONS, anchors=anchors), data).model["head.anchors"]
+    tensors = network(7).state_dict()
+    tensors["head.anchors"] = tensors["head.anchors"] * 3
+    save_file({name: t.contiguous() for name, t in tensors.items()}, given)
+    for epochs, expected in ((1, wanted), (0, tensors["head.anchors"])):
+        chosen = SSFL(warm_up=epochs, batch_size=4, anchors=anchors, warm_up_weights=str(given))
+        assert torch.equal(begun(chosen, data).model["head.anchors"], expected)
 
 
 def test_a_backbone_alone_is_enough_where_a_warm_up_follows(tmp_path: Path):

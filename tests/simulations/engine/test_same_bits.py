@@ -20,6 +20,7 @@ CASES = [
     ("fixmatch", "local_head"),
     ("fedossl", "none"),
     ("semipfl", "mixture"),
+    ("fedsto", "none"),
 ]
 OPTIONS = {
     "fedossl": [
@@ -67,7 +68,9 @@ def test_ray_with_any_number_of_workers_gives_the_bits_of_inline(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "personalization"), [("fedavg", "none"), ("fixmatch", "local_head")])
+@pytest.mark.parametrize(
+    ("method", "personalization"), [("fedavg", "none"), ("fixmatch", "local_head"), ("fedsto", "none")]
+)
 def test_flowers_runtime_gives_the_bits_of_inline(
     run_small: Any, tmp_path: Path, method: str, personalization: str
 ) -> None:
