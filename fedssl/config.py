@@ -191,7 +191,7 @@ class Experiment:
     clients: int = option(10, "clients that hold data", low=1)
     participation: float = option(1.0, "share of the clients that trains in a round", above=0, high=1)
     min_answers: float = option(
-        0.5, "share of the round's clients that must answer well; fewer stop the run", low=0, high=1
+        0.5, "share of the round's clients that must answer well; fewer stop the run, with 0 none do", low=0, high=1
     )
     validation: float = option(
         0.1, "share of the training data set aside; `best` and every choice are made on it", low=0, below=1

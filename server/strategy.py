@@ -127,17 +127,18 @@ class MethodStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Take the good answers, in order of client ids, through the method's server half."""
+        """Take the good answers, in order of client ids, through the server's half; without any, its training."""
         step = self._step(server_round, self._phase)
         updates = self._accept(replies)
-        if not updates:
+        if not updates and self._phase == "evaluate":
             return None, None
         parts, server = self.parts, self.server
         with self.current.server_at_work():
-            server = parts.method.aggregate(
-                server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
-            )
-            server = parts.method.calibrate(server, updates, step, parts.calibration)
+            if updates:
+                server = parts.method.aggregate(
+                    server, updates, step, lambda chosen: self.aggregator.average(server.model, chosen, server_round)
+                )
+                server = parts.method.calibrate(server, updates, step, parts.calibration)
             self.server = parts.method.train_server(server, self.model, self.data, updates, step)
         if self._phase == "train":
             self.current.train.update(means(updates))
@@ -277,7 +278,8 @@ class MethodStrategy(Strategy):
 
     def _check_enough(self, updates: Mapping[int, Update]) -> None:
         cohort = len(self.current.cohort)
-        needed = max(1, round(self.experiment.min_answers * cohort))
+        share = self.experiment.min_answers
+        needed = max(1, round(share * cohort)) if share else 0
         if len(updates) < needed:
             reasons = "\n".join(f"client {k}: {self.current.failed[k]}" for k in sorted(self.current.failed))
             raise RoundFailed(

@@ -145,7 +145,8 @@ class Method(ABC):
     def aggregate(self, server: ServerState, updates: Sequence[Update], step: Step, average: Average) -> ServerState:
         """Give the next server state; `average` is the configured Flower strategy.
 
-        `updates`, here and below, are those accepted in this exchange, in order of client ids, and never none.
+        `updates`, here and below, are those accepted in this exchange, in order of client ids; there are some, but in
+        `train_server`, which runs without any where `min_answers=0` allows it.
         """
         del step
         return replace(server, model={**server.model, **average(updates)})

@@ -118,6 +118,19 @@ def test_min_answers_decides_how_many_are_enough(share: float, passes: bool):
             watched(chosen)
 
 
+def test_without_any_answer_the_server_goes_on_alone_where_none_is_needed(monkeypatch: pytest.MonkeyPatch):
+    def train_server(_: Any, server: ServerState, *given: Any) -> ServerState:
+        return replace(server, metrics={"answers": float(len(given[2]))})
+
+    monkeypatch.setattr(toys.Toy, "train_server", train_server)
+    method = {"name": "toy", "fault": "raise", "culprit": -1, "fault_round": 2}
+    before = watched(toys.experiment(method=method, rounds=1))[0].strategy.server
+    run, rounds = watched(toys.experiment(method=method, rounds=2, min_answers=0.0))
+    assert [sorted(round_.failed) for round_ in rounds] == [[], [0, 1, 2, 3]]
+    assert all(torch.equal(run.strategy.server.model[name], tensor) for name, tensor in before.model.items())
+    assert [round_.train["answers"] for round_ in rounds] == [4.0, 0.0]
+
+
 def test_a_failed_client_takes_part_again():
     _, rounds = watched(toys.experiment(method={"name": "toy", "fault": "raise", "culprit": 2, "fault_round": 3}))
     assert [list(round_.failed) for round_ in rounds] == [[], [], [2]]

@@ -219,6 +219,18 @@ def test_one_client_alone_is_its_own_average(name: str, client: MakeClient):
 
 
 @every_method
+def test_the_server_goes_through_a_round_without_any_answer(name: str, client: MakeClient):
+    trial = Trial(name, client(6, 12, **kind_of(name)))
+    trial.visit()
+    shapes = {key: tensor.shape for key, tensor in trial.server.model.items()}
+    for exchange in trial.method.exchanges:
+        step = replace(trial.step(exchange, 2), rng=Rng(0, 2))
+        trial.server = trial.method.train_server(trial.server, trial.model, trial.server_data, [], step)
+    assert {key: tensor.shape for key, tensor in trial.server.model.items()} == shapes
+    assert all(torch.isfinite(tensor).all() for tensor in trial.server.model.values())
+
+
+@every_method
 def test_a_clients_own_model_is_made_without_changing_what_it_was_sent(name: str, client: MakeClient):
     trial = Trial(name, client(6, 12, **kind_of(name)))
     trial.visit()

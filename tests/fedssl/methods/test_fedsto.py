@@ -198,6 +198,19 @@ def test_bytes_of_the_papers_detector():
     assert 1 - (100 * sizes[0] + 150 * sizes[1]) / (250 * sizes[1]) == pytest.approx(0.16964, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("first", "total", "share"), [(150, 803.475 + 1362.75, 0.2052), (100, 535.65 + 1362.75, 0.1642)]
+)
+def test_the_papers_traffic_comes_out_of_the_phases(first: int, total: float, share: float):
+    # Table 8: 181.7 MB a model, 107.13 MB without what phase 1 leaves out, 50 clients a round; 150 or 100 + 150 rounds.
+    method = FedSTO(selective_rounds=first)
+    sizes = {"backbone": 107.13, "neck and head": 181.7 - 107.13}
+    whole, phases = sum(sizes.values()), [method.phase(at(round_)) for round_ in range(1, first + 151)]
+    sent = [sizes["backbone"] if phase.frozen else whole for phase in phases]
+    assert 50 * sum(sent) / 1000 == pytest.approx(total, abs=1e-6)
+    assert 1 - sum(sent) / (181.7 * len(sent)) == pytest.approx(share, abs=5e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_run_goes_on_to_the_same_bits_in_either_phase(stop: int, tmp_path: Path):
