@@ -170,14 +170,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only runs whose method/variant/setting/seed holds this text")
     options = parser.parse_args()
     data, weights = options.data.resolve(), options.weights.resolve()
+    chosen = [c for c in cells(options.seeds, data, weights, options.weather) if options.only in "/".join(c.key)]
+    files = [data / "roadsign.npz" if data.is_dir() else data, weights]
+    if not files[0].is_file():
+        parser.error(f"--data {options.data}: must be roadsign.npz, or the folder it lies in")
+    if not chosen:
+        parser.error(f"--only {options.only}: must be part of a run's method/variant/setting/seed")
     if not weights.exists():
         make_weights(weights)
-    chosen = [c for c in cells(options.seeds, data, weights, options.weather) if options.only in "/".join(c.key)]
     fill(chosen, options.out, options.jobs, scores)
     for name in collapsed(options.out):
         print(f"below its warm-up: {name}")
     given = f"--data FOLDER --weights FILE --seeds {options.seeds} --weather {options.weather}"
-    files = [data / "roadsign.npz" if data.is_dir() else data, weights]
     describe(options.out, f"python benchmarks/fedsto_roadsign.py {given}", files)
 
 

@@ -24,6 +24,9 @@ class Clock:
     def begin(self, experiment: Any, first_round: int) -> None:
         pass
 
+    def stage(self, name: str, done: int, total: int) -> None:
+        pass
+
     def client(self, client_id: int) -> None:
         pass
 

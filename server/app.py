@@ -23,6 +23,7 @@ from fedssl.predictor import Meta
 from fedssl.predictor import save as save_model
 from fedssl.rng import Rng
 from fedssl.runtime import choose_device, one_thread, resolve_precision
+from fedssl.stages import heard_by
 from server import checkpoint
 from server.evaluation import Scorer
 from server.journal import Journal
@@ -36,6 +37,9 @@ class Watcher(Protocol):
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
         """Note that the rounds begin."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Note how far the server's work before the rounds has come."""
 
     def client(self, client_id: int) -> None:
         """Note a client's answer."""
@@ -51,6 +55,9 @@ class Silence:
     """A watcher that shows nothing."""
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
+        """Do nothing."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def client(self, client_id: int) -> None:
@@ -113,9 +120,11 @@ class Run:
         if resumed:
             self._resume(grid)
         try:
+            self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
             if not resumed:
-                self.begin()
-            self._announce(grid)
+                with heard_by(self._pass_on):
+                    self.begin()
+            self._prepare(grid)
             self.began = time.perf_counter() - self.elapsed
             self.strategy.start(grid, first_round=self.first_round)
         except BaseException as error:
@@ -124,14 +133,16 @@ class Run:
         if self.journal is not None:
             self._finish(grid, self.journal, "done")
 
-    def _announce(self, grid: Grid) -> None:
-        """Write the split, and tell the watcher what begins."""
+    def _prepare(self, grid: Grid) -> None:
+        """Write the split, and warn of a run that cannot be resumed."""
         if self.directory is not None:
             self.split.save(self.directory / "split.npz")
         self.strategy.on_round = lambda round_: self._finish_round(grid, round_)
-        self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
         if self.strategy.keeps_parts and not isinstance(grid, checkpoint.HoldsMemory):
             self._warn("this run cannot be resumed: what clients keep is out of the server's reach on this engine")
+
+    def _pass_on(self, stage: str, done: int, total: int) -> None:
+        self._tell(lambda: self.watcher.stage(stage, done, total))
 
     def begin(self) -> None:
         """Make the first server state, which a method may train for; a resumed run has no need of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -227,7 +228,9 @@ def _execute(experiments: Sequence[Any], *, resume: bool = False) -> int:
         finally:
             display.close()
         final = result.summary["final"]
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k != "round" and isinstance(v, float))
+        # Of a detector, without the scores of each class and each weather.
+        shown = {k: v for k, v in final.items() if not re.match(r"(personal_)?(ap50|map50)_(?!total$)", k)}
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if k != "round" and isinstance(v, float))
         print(f"final: {scores}\nreport: {result.directory / 'report.html'}", flush=True)
     return 0
 

@@ -31,6 +31,10 @@ class Scribe:
         """Hand on."""
         self.watcher.begin(experiment, first_round)
 
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Hand on."""
+        self.watcher.stage(name, done, total)
+
     def client(self, client_id: int) -> None:
         """Hand on."""
         self.watcher.client(client_id)

@@ -30,6 +30,10 @@ class Display:
         self.rounds, self.first, self.began = experiment.rounds, first_round, time.perf_counter()
         self.cohort = max(1, round(experiment.participation * experiment.clients))
         self.task_name = SOURCES.get(experiment.data["name"]).task
+        if first_round > experiment.rounds:
+            done = f"all {experiment.rounds} rounds are done; rounds=N goes on to the N-th"
+            self.console.print(done, highlight=False)
+            return
         names = [experiment.method["name"], experiment.data["name"], experiment.partition["name"]]
         self.console.print(
             f"{' · '.join(names)}: {experiment.clients} clients, rounds {first_round} to {experiment.rounds}, "
@@ -51,6 +55,19 @@ class Display:
             self.task = self.bar.add_task("rounds", total=self.rounds, completed=first_round - 1, **fields)
             self.bar.start()
 
+    def stage(self, name: str, done: int, total: int) -> None:
+        """Show how far the server is before the rounds: on the bar, or in a line each tenth."""
+        if done == 0:
+            self.began = time.perf_counter()
+        left = f"{_left(self.began, done, total)} left" if done else ""
+        if done == total:
+            self.began = time.perf_counter()
+        if self.bar is not None:
+            self.bar.update(self.task, scores=f"{name} {done}/{total}", left=left)
+        elif total and (done == 0 or done * _LINES // total > (done - 1) * _LINES // total):
+            line = f"{name} {done}/{total}" + (f"  {left}" if left else "")
+            self.console.print(line, highlight=False)
+
     def client(self, client_id: int) -> None:
         """Count a client's answer; scores of personalised models are answers too, so the count stops at all."""
         del client_id
@@ -69,7 +86,9 @@ class Display:
             self.warn(f"round {number}: client {client} left out: {reason.strip().splitlines()[-1]}")
         self.answered = 0
         done = number - self.first + 1
-        left = f"{span((time.perf_counter() - self.began) / done * (self.rounds - number))} left"
+        left = f"{_left(self.began, done, done + self.rounds - number)} left"
+        if number == self.first and (begun := _begun(record)):
+            self.console.print(begun, highlight=False)
         if self.bar is not None:
             self.bar.update(self.task, completed=number, scores=scores, left=left, clients=self._clients())
             return
@@ -108,10 +127,32 @@ _SENSING = (
 )
 
 
+_DETECTION = (
+    ("train", "loss", "loss"),
+    ("test", "map50_total", "mAP50"),
+    ("test", "map50", "mAP50 of all"),
+    ("test", "personal_map50", "personal mAP50"),
+)
+_LINES = 10
+"""Lines that a stage prints where there is no bar."""
+
+
+def _left(began: float, done: int, total: int) -> str:
+    """Give the time that the rest will take at the pace so far."""
+    return span((time.perf_counter() - began) / done * (total - done))
+
+
+def _begun(record: dict[str, Any]) -> str:
+    """Say how well the model does that a detector's rounds begin with; nothing for other methods."""
+    train = record.get("train") or {}
+    found = [train.get(f"warm_up_{name}") for name in ("map50_total", "map50")]
+    return next((f"after the warm-up: mAP50 {value:.3f}" for value in found if value is not None), "")
+
+
 def describe(record: dict[str, Any], task: str = "classification") -> str:
     """Give the few numbers of a round that fit a line."""
     parts = []
-    for split, name, label in _SENSING if task == "sensing" else _SHOWN:
+    for split, name, label in {"sensing": _SENSING, "detection": _DETECTION}.get(task, _SHOWN):
         value = (record.get(split) or {}).get(name)
         if value is not None:
             parts.append(f"{label} {value:.3f}")

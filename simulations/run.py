@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedssl.box_predictor import BoxPredictor
+    from fedssl.data.base import DataSource
     from fedssl.methods.base import Method
     from fedssl.partition.split import Split
     from fedssl.predictor import Predictor
@@ -141,15 +142,19 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     parts.method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
-    return _doubts(experiment, parts.method, split)
+    return _doubts(experiment, parts.method, source, split)
 
 
-def _doubts(experiment: Experiment, method: Method, split: Split) -> list[str]:
+def _doubts(experiment: Experiment, method: Method, source: DataSource, split: Split) -> list[str]:
     found = []
     if method.open_world and experiment.method.get("train") == "last_stage" and experiment.model.get("weights") == "":
         found.append("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
+    if split.dropped:
+        found.append(f"{split.dropped} training samples are with nobody")
+    if source.dealt and experiment.partition["name"] != "natural":
+        found.append(f"partition={experiment.partition['name']} deals out anew what the table gives to clients")
     if (selective := experiment.method.get("selective_rounds", 0)) and selective >= experiment.rounds:
         found.append(
             f"method.selective_rounds={selective} of rounds={experiment.rounds}: clients never train neck and head"
@@ -333,10 +338,14 @@ def _loggers(experiment: Experiment, watcher: Watcher) -> Iterator[Watcher]:
 def _report(directory: Path, watcher: Watcher) -> None:
     """Build the report; a run whose report cannot be drawn is a run all the same."""
     from fedssl.report.page import build
+    from fedssl.report.run import read
+    from fedssl.report.tables import outcome_warnings
 
     if not (directory / "metrics.jsonl").exists():
         return
     try:
         build(directory)
+        for line in outcome_warnings(read(directory)):
+            watcher.warn(line)
     except Exception as error:
         watcher.warn(f"report not built: {type(error).__name__}: {error}; try: fedssl report {directory}")

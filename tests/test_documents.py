@@ -140,7 +140,7 @@ def test_run_config_hands_the_experiment_over(folder: Path, monkeypatch: pytest.
     from simulations.run import load_run
 
     monkeypatch.chdir(folder)
-    text = script("run_config").run_config(["data=digits", 'out=a "b"', "seed=3"])
+    text = script("run_config").run_config(["method=fixmatch", "data=digits", 'out=a "b"', "seed=3"])
     experiment = from_json(tomllib.loads(text)["experiment"])
     assert experiment.seed == 3
     assert experiment.out == str(folder / 'a "b"')

@@ -116,6 +116,8 @@ class DataSource(ABC):
     name: ClassVar[str] = ""
     task: ClassVar[str] = "classification"
     flip: ClassVar[bool] = True
+    dealt: ClassVar[bool] = False
+    """Whether the user has said who holds which sample."""
 
     @abstractmethod
     def fingerprint(self) -> str:

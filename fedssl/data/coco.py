@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,8 @@ from fedssl.config import option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.pictures import Row, Tabled
+
+_CORNERS = 4
 
 
 @dataclass(frozen=True)
@@ -76,36 +79,71 @@ class Coco(Tabled):
         files = self.annotation_files()
         try:
             return _merged(tuple((str(file), file.stat().st_mtime_ns) for file in files))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:120]
             raise self.refuse(f"{self.annotations} is in COCO's format ({reason})") from None
 
 
 @lru_cache(maxsize=1)
 def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
-    """Read JSON files; the times are there so that a changed file is read again. Raises ValueError, KeyError, ..."""
-    contents = [json.loads(Path(file).read_text(encoding="utf-8")) for file, _ in files]
+    """Read JSON files; the times are there so that a changed file is read again. Raises ValueError, OSError."""
+    contents = {Path(file).name: _content(Path(file)) for file, _ in files}
     categories: dict[int, str] = {}
-    for one in (one for content in contents for one in content["categories"]):
-        if categories.setdefault(int(one["id"]), str(one["name"])) != str(one["name"]):
-            raise ValueError(f"category {one['id']} is {categories[int(one['id'])]} and {one['name']}")
+    for file, one in ((file, one) for file, content in contents.items() for one in content["categories"]):
+        number, name = _get(one, "id", f"{file}: a category"), str(_get(one, "name", f"{file}: a category"))
+        if categories.setdefault(int(number), name) != name:
+            raise ValueError(f"{file}: category {number} is {categories[int(number)]} and {name}")
     names = tuple(categories[number] for number in sorted(categories))
     if not names or len(set(names)) != len(names):
         raise ValueError("categories must have different names, the same in all files")
     place = {number: i for i, number in enumerate(sorted(categories))}
     images: dict[str, Image] = {}
-    for content in (one for one in contents if "annotations" in one):
-        held: dict[Any, list[dict[str, Any]]] = {one["id"]: [] for one in content["images"]}
-        for one in content["annotations"]:
-            if not one.get("iscrowd", 0):
-                held[one["image_id"]].append(one)
-        for image in content["images"]:
-            mine = held[image["id"]]
-            corner = np.array([one["bbox"] for one in mine], np.float64).reshape(-1, 4)
-            corner[:, 2:] += corner[:, :2]
-            classes = np.array([place[int(one["category_id"])] for one in mine], np.int64)
-            if str(image["file_name"]) in images:
-                raise ValueError(f"two images have the file_name {image['file_name']}")
-            size = (int(image.get("width") or 0), int(image.get("height") or 0))
-            images[str(image["file_name"])] = Image(size, Boxes(corner.astype(np.float32), classes))
+    for file, content in contents.items():
+        if "annotations" in content:
+            for name, image in _of_file(file, content, place):
+                if name in images:
+                    raise ValueError(f"{file}: two images have the file_name {name}")
+                images[name] = image
     return Annotations(names, images)
+
+
+def _of_file(file: str, content: dict[str, Any], place: dict[int, int]) -> Iterator[tuple[str, Image]]:
+    """Give a file's pictures by name; `place` is the number of each category."""
+    held: dict[Any, list[tuple[list[float], int]]] = {
+        _get(one, "id", f"{file}: an image"): [] for one in content["images"]
+    }
+    for one in content["annotations"]:
+        told = f"{file}: annotation {one.get('id', '')}".rstrip()
+        image, category, box = (_get(one, key, told) for key in ("image_id", "category_id", "bbox"))
+        if image not in held:
+            raise ValueError(f"{told} is of image {image}, which is not there")
+        if category not in place:
+            raise ValueError(f"{told} is of category {category}, which is not there")
+        if len(box) != _CORNERS:
+            raise ValueError(f"{told} has a bbox of {len(box)} numbers, not {_CORNERS}")
+        if not one.get("iscrowd", 0):
+            held[image].append((box, place[category]))
+    for one in content["images"]:
+        mine = held[one["id"]]
+        corner = np.array([box for box, _ in mine], np.float64).reshape(-1, _CORNERS)
+        corner[:, 2:] += corner[:, :2]
+        boxes = Boxes(corner.astype(np.float32), np.array([number for _, number in mine], np.int64))
+        size = (int(one.get("width") or 0), int(one.get("height") or 0))
+        yield str(_get(one, "file_name", f"{file}: image {one['id']}")), Image(size, boxes)
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Read a file. Raises ValueError if it does not hold images and categories."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("images", "categories"):
+        if not isinstance(found, dict) or not isinstance(found.get(key), list):
+            raise ValueError(f"{file.name} has no {key}: data.annotations chooses the files")
+    content: dict[str, Any] = found
+    return content
+
+
+def _get(one: dict[str, Any], key: str, where: str) -> Any:
+    """Give a value. Raises ValueError if there is none."""
+    if key not in one:
+        raise ValueError(f"{where} has no {key}")
+    return one[key]

@@ -166,6 +166,8 @@ class Pictures(DataSource):
 class Tabled(Pictures):
     """Base of the sources whose table is a CSV file."""
 
+    dealt: ClassVar[bool] = True
+
     table: str = option("pictures.csv", "CSV in the folder, columns file, part, party, domain: who holds what")
 
     def rows(self) -> list[Row]:
@@ -185,8 +187,10 @@ def read_table(source: Pictures, place: Path) -> list[Row]:
             lines = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise source.refuse(f"{place.name} can be read ({' '.join(str(error).split())[:80]})") from None
-    if missing := set(COLUMNS) - set(reader.fieldnames or ()):
-        raise source.refuse(f"{place.name} has the column {min(missing)}")
+    found = reader.fieldnames or ()
+    if missing := [name for name in COLUMNS if name not in found]:
+        had = f"{place.name} has the columns {', '.join(COLUMNS)}, with commas between"
+        raise source.refuse(f"{had} (it lacks {missing[0]}, and begins with {','.join(found)[:60]!r})")
     rows = []
     for number, line in enumerate(lines, 2):
         party = (line["party"] or "").strip()

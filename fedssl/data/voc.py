@@ -36,12 +36,12 @@ class File(NamedTuple):
 @register("voc")
 @dataclass
 class Voc(Tabled):
-    """Pictures anywhere in the folder, boxes in `annotations/NAME.xml` for a picture of the name NAME.
+    """Pictures anywhere in the folder, boxes in `Annotations/NAME.xml` for a picture of the name NAME.
 
     Corners are taken as they are written. Class numbers follow the names' alphabet.
     """
 
-    annotations: str = option("annotations", "the folder of the XML files, in data.path")
+    annotations: str = option("", "the folder of the XML files, in data.path; empty = `Annotations` or `annotations`")
     difficult: bool = option(False, "keep objects that are marked as difficult")
 
     def read(self) -> Dataset:
@@ -53,7 +53,7 @@ class Voc(Tabled):
         """Give the names of all objects, sorted. Raises ConfigError if there are none."""
         found = sorted({one.name for place in self.annotation_files() for one in self._kept(place)})
         if not found:
-            raise self.refuse(f"{self.annotations} has an XML file with an object")
+            raise self.refuse(f"{self._annotations().name} has an XML file with an object (data.annotations)")
         return tuple(found)
 
     def annotation_files(self) -> list[Path]:
@@ -85,10 +85,14 @@ class Voc(Tabled):
             return _parsed(place, place.stat().st_mtime_ns)
         except (OSError, ValueError, SyntaxError) as error:
             reason = " ".join(str(error).split())[:80]
-            raise self.refuse(f"{self.annotations}/{place.name} is in VOC's format ({reason})") from None
+            raise self.refuse(f"{place.relative_to(self.folder())} is in VOC's format ({reason})") from None
 
     def _place(self, row: Row) -> Path:
-        return self.folder() / self.annotations / f"{PurePosixPath(row.file).stem}.xml"
+        return self._annotations() / f"{PurePosixPath(row.file).stem}.xml"
+
+    def _annotations(self) -> Path:
+        published = self.folder() / "Annotations"
+        return self.folder() / (self.annotations or ("Annotations" if published.is_dir() else "annotations"))
 
 
 @lru_cache(maxsize=65536)

@@ -12,6 +12,7 @@ from fedssl.data.boxes import NO_BOXES, Boxes
 from fedssl.data.pictures import Row, Tabled
 
 NAMES, SETTINGS = "classes.txt", "data.yaml"
+_ROUNDING = 1e-3
 
 
 @register("yolo")
@@ -28,7 +29,7 @@ class Yolo(Tabled):
 
         place = self._named()
         try:
-            text = place.read_text(encoding="utf-8")
+            text = place.read_text(encoding="utf-8-sig")
             content = text.splitlines() if place.name == NAMES else yaml.safe_load(text)["names"]
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
             raise self.refuse(f"{place.name} can be read ({' '.join(str(error).split())[:80]})") from None
@@ -57,20 +58,19 @@ class Yolo(Tabled):
         place = self._labels(row)
         if not place.is_file():
             return None
-        count = len(self.names())
+        count, rows = len(self.names()), []
         try:
-            rows = [[float(word) for word in line.split()] for line in place.read_text(encoding="utf-8").splitlines()]
-            table = np.array([one for one in rows if one], np.float64).reshape(-1, 5)
-            sound = np.isfinite(table).all() and (table[:, 0] % 1 == 0).all() and (table >= 0).all()
-        except ValueError:
-            sound = False
-        if not sound or (table[:, 0] >= count).any():
-            allowed = f"is lines of class 0..{count - 1}, centre x, centre y, width, height"
-            raise self.refuse(f"{place.relative_to(self.folder())} {allowed}")
-        for number, line in enumerate(rows, 1):
-            if max(line[1:], default=0) > 1:
-                allowed = f"has shares of the picture's sides, 0..1, in line {number}"
-                raise self.refuse(f"{place.relative_to(self.folder())} {allowed}")
+            lines = place.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise self.refuse(f"{place.relative_to(self.folder())} can be read ({error})") from None
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            if (box := _box(line, count)) is None:
+                allowed = f"has class 0..{count - 1}, centre x, centre y, width, height, shares of the sides 0..1"
+                raise self.refuse(f"{place.relative_to(self.folder())} {allowed}, in line {number}")
+            rows.append(box)
+        table = np.array(rows, np.float64).reshape(-1, 5)
         if not len(table):
             return NO_BOXES
         centre, half = table[:, 1:3] * [width, height], table[:, 3:] * [width, height] / 2
@@ -84,3 +84,13 @@ class Yolo(Tabled):
         if places:
             parts[places[-1]] = "labels"
         return self.folder().joinpath(*parts)
+
+
+def _box(line: str, classes: int) -> list[float] | None:
+    """Give a line's class and four shares; None if it is no such line. What rounding put above 1 is 1."""
+    try:
+        number, *shares = (float(word) for word in line.split())
+    except ValueError:
+        return None
+    sound = number in range(classes) and len(shares) == 4 and all(0 <= share <= 1 + _ROUNDING for share in shares)
+    return [number, *(min(share, 1.0) for share in shares)] if sound else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -19,6 +20,7 @@ PICTURED = 2
 """Test pictures of each weather."""
 SHOWN = 0.25
 """Least score of a box that is kept."""
+TOTAL = "map50_total"
 _BATCH = 32
 
 
@@ -65,6 +67,30 @@ def pictures(dataset: Dataset, rows: dict[str, torch.Tensor]) -> list[dict[str, 
             }
         )
     return shown
+
+
+def outcome(
+    model: torch.nn.Module,
+    dataset: Dataset,
+    kinds: NDArray[np.int8],
+    first: dict[str, float],
+    rows: dict[str, torch.Tensor],
+) -> dict[str, Any]:
+    """Give what a run tells of its detector as JSON's types.
+
+    Scores `first`, after the warm-up, and of the `model` at the end, `collapsed` if these are lower, and the pictures
+    with `rows`, as `pictures` takes them, and what the model finds.
+    """
+    last = {name: value for name, value in scores(model, dataset, kinds).items() if not math.isnan(value)}
+    main = TOTAL if TOTAL in first else "map50"
+    return {
+        "main_metric": main,
+        "warm_up": first,
+        "final": last,
+        "collapsed": last.get(main, 0.0) < first.get(main, 0.0),
+        "class_names": list(dataset.class_names),
+        "pictures": pictures(dataset, {**rows, "end": found(model, dataset).cpu()}),
+    }
 
 
 def _of(rows: torch.Tensor, place: int) -> list[list[float]]:

@@ -108,7 +108,8 @@ def check_server_data(method: str, data: ClientData | None) -> None:
     """Check that the server holds labelled samples. Raises ConfigError on `method`."""
     if data is None or not len(data.labelled):
         allowed = "one that needs no labelled samples at the server, as no data were set aside for it"
-        raise ConfigError("method", method, f"{allowed} (labels=server sets some aside, or data.server_subjects)")
+        ways = "labels=server, data.server_subjects, or the party `server` in a table of pictures"
+        raise ConfigError("method", method, f"{allowed} ({ways})")
 
 
 def parts_of(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

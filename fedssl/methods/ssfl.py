@@ -34,12 +34,12 @@ from fedssl.methods.fixmatch import Counts, add
 from fedssl.methods.server_only import check_server_data
 from fedssl.methods.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 from fedssl.rng import Rng
+from fedssl.stages import tell
 
 MOMENTUM, FOUND = "momentum.", "found."
 """Parts of `ServerState.extra`: the server's optimiser, and boxes found before and after the warm-up."""
 EMA = "ema."
 """Part of a client's memory: its teacher, where that outlives the round."""
-TOTAL = "map50_total"
 
 
 class Pace(NamedTuple):
@@ -144,6 +144,9 @@ class SSFL(Method):
         if not hasattr(model, "decode"):
             raise ConfigError("model", type(model).__name__, f"model=detector with method={self.name}")
         check_server_data(self.name, data)
+        if data is not None and not data.dataset.train.boxes_at(data.labelled)[0].size:
+            told = f"one that needs no boxes at the server: its {len(data.labelled)} pictures have none"
+            raise ConfigError("method", self.name, told)
         if self.tau2 < self.tau1:
             raise ConfigError("method.tau2", self.tau2, f"at least method.tau1={self.tau1:g}")
         if self.warm_up_weights not in ("", AUTO):
@@ -161,7 +164,7 @@ class SSFL(Method):
         if self.warm_up_weights == "" or self.warm_up == 0:
             return self._warmed_up(model, data, rng)
         first = snapshot(model)
-        key = identity(data, first, {**self._of_warm_up(), "code": code_of(type(self))}, rng.seed)
+        key = identity(data, first, self._of_warm_up(), rng.seed)
         state = cached(key, lambda: self._warmed_up(model, data, rng), data.device)
         # A file has an order of its own.
         return ServerState({name: state.model[name] for name in first}, dict(sorted(state.extra.items())))
@@ -169,13 +172,15 @@ class SSFL(Method):
     def _of_warm_up(self) -> dict[str, Any]:
         names = ("warm_up", "warm_up_ramp", "batch_size", "lr", "momentum", "weight_decay", "clip", "mosaic")
         kept = {name: getattr(self, name) for name in (*names, "server_average")}
-        return {**kept, "loss": asdict(self.settings())}
+        # A class of one's own may use each of its options.
+        own = asdict(self) if (code := code_of(type(self))) else {}
+        return {**own, **kept, "loss": asdict(self.settings()), "code": code}
 
     def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
         """Train, and note what was found before and after."""
         before = pictured.found(model, data.dataset)
         pace = Pace(self.lr, self.warm_up_ramp)
-        momentum = self.supervise(model, data, rng, self.warm_up, {}, pace, where="the server's warm-up: ").momentum
+        momentum = self.supervise(model, data, rng, self.warm_up, {}, pace, stage="the server's warm-up").momentum
         scored = pictured.scores(model, data.dataset, data.kinds)
         extra = {f"{FOUND}before": before, f"{FOUND}after": pictured.found(model, data.dataset)}
         known = {name: value for name, value in scored.items() if not math.isnan(value)}
@@ -333,18 +338,19 @@ class SSFL(Method):
         pace: Pace,
         *,
         phase: Phase = EVERYTHING,
-        where: str = "the server: ",
+        stage: str = "the server",
     ) -> Supervised:
         """Train on labelled scenes in place.
 
         With `server_average` the model is the average in the end, and the momentum that of the last step.
-        Raises FloatingPointError, beginning with `where`, if over 10 % of the steps have no finite loss.
+        Raises FloatingPointError, beginning with `stage`, if over 10 % of the steps have no finite loss.
         """
         optimizer = steps.sgd(model, pace.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
         average, statistics = copy.deepcopy(model) if self.server_average else model, steps.Statistics(model)
         for epoch in range(epochs):
+            tell(stage, epoch, epochs)
             order = rng.numpy("server order", epoch).permutation(data.labelled)
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
             for i, index in enumerate(steps.cut(order, self.batch_size)):
@@ -362,11 +368,12 @@ class SSFL(Method):
                         update_ema(average, model, self.server_average)
                 else:
                     statistics.put_back()
+        tell(stage, epochs, epochs)
         momenta = steps.momenta(model, optimizer)
         if average is not model:
             model.load_state_dict(average.state_dict())
         failed = tried - len(losses)
-        steps.check_failed(failed, tried, where)
+        steps.check_failed(failed, tried, f"{stage}: ")
         return Supervised(momenta, sum(losses) / len(losses) if losses else math.nan, failed)
 
     def settings(self) -> LossSettings:
@@ -382,18 +389,6 @@ class SSFL(Method):
 
     def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
         """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
-        dataset = data[0].dataset
         model.load_state_dict(server.model)
         rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}
-        rows["end"] = pictured.found(model, dataset).cpu()
-        first = warm_up_scores(server)
-        last = {name: v for name, v in pictured.scores(model, dataset, data[0].kinds).items() if not math.isnan(v)}
-        main = TOTAL if TOTAL in first else "map50"
-        return {
-            "main_metric": main,
-            "warm_up": first,
-            "final": last,
-            "collapsed": last.get(main, 0.0) < first.get(main, 0.0),
-            "class_names": list(dataset.class_names),
-            "pictures": pictured.pictures(dataset, rows),
-        }
+        return pictured.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)

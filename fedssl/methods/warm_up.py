@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -55,13 +56,12 @@ def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> S
     A state that is not finite is not kept.
     """
     path = cache_directory() / f"warm-up-{key}.safetensors"
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return _read(path, device)
-    except (OSError, ValueError):
-        state = make()
-        if is_finite({**state.model, **state.extra}):
-            replace_whole(path, lambda place: _write(place, state))
-        return state
+    state = make()
+    if is_finite({**state.model, **state.extra}):
+        replace_whole(path, lambda place: _write(place, state))
+    return state
 
 
 def warm_up_scores(server: ServerState) -> dict[str, float]:

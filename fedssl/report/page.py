@@ -118,7 +118,8 @@ CAPTIONS = {
     ),
     "split": (
         "The split",
-        "Training samples by client and class; labelled ones by the label the client was told.",
+        "Training samples by client and class, the server's beside them; labelled ones by the label that was told, "
+        "pictures with boxes by their rarest class.",
     ),
     "cost": (
         "Cost",

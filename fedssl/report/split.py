@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from fedssl.config import ConfigError
 from fedssl.report.canvas import BLACK, label, new_figure, plain, save
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,13 +25,15 @@ MAX_NAMES = 20
 class Split:
     """Samples by client and class: int64 (clients, classes).
 
-    `unlabelled` is by true class; its last, extra column counts samples of unknown class.
+    `unlabelled` is by true class; its last, extra column counts samples of unknown class. `server` are the server's
+    labelled ones by class, the last of them scenes without boxes; empty if it has none.
     """
 
     labelled: NDArray[np.int64]
     unlabelled: NDArray[np.int64]
     class_names: tuple[str, ...]
     num_dropped: int = 0
+    server: Sequence[int] = field(default=())
 
     @property
     def num_unknown(self) -> int:
@@ -45,7 +49,7 @@ def read_split(path: Path) -> Split:
         with np.load(path, allow_pickle=False) as arrays:
             offsets, given, truth = (arrays[key] for key in ("train_offsets", "label", "truth"))
             names = tuple(str(name) for name in arrays["class_names"])
-            dropped = arrays.get("dropped", np.zeros(0))
+            dropped, own = arrays.get("dropped", np.zeros(0)), arrays.get("server_label", np.zeros(0, np.int64))
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError("report", str(path), f"a split.npz ({error})") from None
     client = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -55,7 +59,8 @@ def read_split(path: Path) -> Split:
     counts = np.zeros((2, *shape), dtype=np.int64)
     np.add.at(counts, (has_label.astype(int), client, column), 1)
     num_dropped = int(dropped) if dropped.ndim == 0 else len(dropped)
-    return Split(counts[1][:, :-1], counts[0], names, num_dropped)
+    server = np.bincount(np.where(own >= 0, own, len(names)), minlength=len(names) + 1).tolist() if len(own) else ()
+    return Split(counts[1][:, :-1], counts[0], names, num_dropped, tuple(server))
 
 
 def draw_split(split_npz: Path, png: Path) -> Path:
@@ -64,18 +69,30 @@ def draw_split(split_npz: Path, png: Path) -> Path:
 
 
 def split_figure(split: Split) -> Figure:
-    """Draw clients against classes, labelled above unlabelled, one colour scale each."""
-    unknown = split.num_unknown > 0
+    """Draw clients, and the server last, against classes, labelled above unlabelled, one colour scale each."""
+    import numpy as np
+
     names = [plain(name, 18) for name in split.class_names]
-    rows = min(len(names) + unknown, MAX_NAMES)
+    number, server = len(split.labelled), np.array(split.server or [0] * (len(names) + 1))
+    above = np.pad(split.labelled, ((0, 0), (0, 1)))
+    below = split.unlabelled
+    if server.any():
+        above, below = np.vstack([above, server]), np.vstack([below, np.zeros_like(server)])
+    rest = "no boxes" if server[-1] else "unknown"
+    rows = min(len(names) + bool(split.num_unknown), MAX_NAMES)
     height = 1.6 + 2 * max(1.5, 0.26 * rows + 0.6)
-    number = len(split.labelled)
     sums = f"{split.labelled.sum():,} labelled, {split.unlabelled.sum():,} unlabelled samples"
     note = f"n = {number} clients; {sums}; white: none"
+    if server.any():
+        note = f"server: {server.sum():,} labelled samples; {note}"
     figure, axes = new_figure("Who holds what", note, height, 2, sharex=True)
-    below = split.unlabelled if unknown else split.unlabelled[:, :-1]
-    _heatmap(axes[0], split.labelled, names, "Oranges", "labelled samples")
-    _heatmap(axes[1], below, [*names, "unknown"] if unknown else names, "Blues", "unlabelled samples")
+    for ax, counts, cmap, text in (
+        (axes[0], above, "Oranges", "labelled samples"),
+        (axes[1], below, "Blues", "unlabelled samples"),
+    ):
+        shown = [*names, rest] if counts[:, -1].any() else names
+        _heatmap(ax, counts[:, : len(shown)], shown, cmap, text)
+        ax.xaxis.set_major_formatter(lambda place, _: "server" if place == number else f"{place:.0f}")
     label(axes[0], y="label")
     label(axes[1], "client", "true class")
     return figure

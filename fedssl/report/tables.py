@@ -161,12 +161,25 @@ def warnings(run: Run, split: Split | None) -> list[str]:
     """Give what to know before the numbers: stops, failures, dropped and truth-free samples."""
     found = _status_warnings(run)
     found += _failures(run)
-    if run.method.get("collapsed") is True:
-        found.append(_collapsed(run.method))
+    found += outcome_warnings(run)
     if split is not None and split.num_dropped:
         found.append(f"{split.num_dropped} training samples were dropped by the partition: nobody has them.")
     if split is not None and split.num_unknown and not _finds_boxes(run):
         found.append(_truth_free(split))
+    return found
+
+
+def outcome_warnings(run: Run) -> list[str]:
+    """Give what went wrong with a run that ended well: it fell below its beginning, or its clients learnt nothing."""
+    found = []
+    if run.method.get("collapsed") is True:
+        found.append(_collapsed(run.method))
+    skipped = [(record.get("train") or {}).get("skipped_batches") for record in run.records]
+    if skipped and all(share == 1.0 for share in skipped):
+        found.append(
+            "No client found a pseudo-box in any round, so none learnt from its pictures: the warm-up is too short "
+            "(method.warm_up, method.warm_up_weights) or method.nms_score too high."
+        )
     return found
 
 

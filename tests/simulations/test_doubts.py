@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from folders import pictures
 
 from simulations.compose import check, compose_experiment
 from simulations.run import prepare
@@ -21,7 +24,23 @@ UNTOLD = "no client has a labelled sample, and method={} learns from these; see 
         ("method=fedossl model.width=4 model.weights=", [BLIND]),
         ("method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 rounds=16", []),
         ("method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 rounds=15", [BACKBONES]),
+        (
+            "method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 clients=2",
+            ["8 training samples are with nobody"],
+        ),
     ],
 )
 def test_doubts_are_told(words: str, wanted: list[str]) -> None:
     assert prepare(check(compose_experiment(words.split()))) == wanted
+
+
+def test_a_partition_that_overrides_a_table_is_told(tmp_path: Path) -> None:
+    pictures(tmp_path)
+    (tmp_path / "classes.txt").write_text("car\n")
+    (tmp_path / "labels").mkdir()
+    for name in "abghi":
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    words = f"method=fedsto data=yolo data.path={tmp_path} data.size=64 clients=2 partition=".split()
+    for name, wanted in (("iid", ["partition=iid deals out anew what the table gives to clients"]), ("natural", [])):
+        found = prepare(check(compose_experiment([*words[:-1], f"partition={name}"])))
+        assert [line for line in found if line.startswith("partition")] == wanted

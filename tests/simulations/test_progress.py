@@ -45,6 +45,29 @@ def test_a_client_that_only_its_score_is_missing_of_counts_as_trained() -> None:
     assert "clients 1/1" in file.getvalue()
 
 
+def test_a_warm_up_and_a_detectors_scores_are_shown() -> None:
+    file = StringIO()
+    display = Display(Console(force_terminal=False, file=file, width=140, color_system=None))
+    chosen = Experiment(rounds=2, clients=3, participation=1.0, method={"name": "fedsto"}, data={"name": "roadsign"})
+    display.begin(chosen, 1)
+    for done in range(31):
+        display.stage("the server's warm-up", done, 30)
+    train = {"loss": 2.0, "warm_up_map50": 0.25, "warm_up_map50_total": 0.5}
+    record = {"round": 1, "seconds": 1.0, "cohort": [0, 1, 2], "failed": {}, "train": train}
+    display.round({**record, "test": {"map50": 0.25, "map50_total": 0.5, "ap50_stop": 0.1}})
+    lines = file.getvalue().splitlines()
+    assert lines[1] == "the server's warm-up 0/30"
+    assert [line.split()[3] for line in lines[2:-2]] == [f"{done}/30" for done in range(3, 31, 3)]
+    assert lines[-2] == "after the warm-up: mAP50 0.500"
+    assert lines[-1].startswith("round 1/2  clients 3/3  loss 2.000  mAP50 0.500  mAP50 of all 0.250  1.0 s")
+
+
+def test_a_finished_run_says_how_to_go_on() -> None:
+    file = StringIO()
+    Display(Console(force_terminal=False, file=file, width=140)).begin(Experiment(rounds=3), 4)
+    assert file.getvalue() == "all 3 rounds are done; rounds=N goes on to the N-th\n"
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (180, "3 min"), (9000, "2.5 h")])
 def test_span(seconds: float, words: str) -> None:
     assert span(seconds) == words

@@ -1,43 +1,22 @@
-"""Tests of the sources of a user's pictures: fedssl.data.pictures, yolo, coco, voc and bdd100k."""
+"""Tests of the sources of a user's pictures: fedssl.data.pictures, yolo and voc."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import TABLE, pictures
 from PIL import Image
 
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
-from fedssl.data.bdd100k import Bdd100k
 from fedssl.data.cache import open_dataset
-from fedssl.data.coco import Coco
 from fedssl.data.voc import Voc
 from fedssl.data.yolo import Yolo
 from fedssl.partition.labels import AsIs, AtServer, NoLabels
 from fedssl.partition.natural import Natural
 from fedssl.partition.split import BACKGROUND, make_split
-
-TABLE = """file,part,party,domain
-images/a.png,train,server,clear
-images/b.png,train,server,clear
-images/c.png,train,0,rain
-images/d.png,train,1,clear
-images/e.png,train,1,rain
-images/f.png,train,,rain
-images/g.png,val,,clear
-images/h.png,test,,clear
-images/i.png,test,,rain
-"""
-
-
-def pictures(folder: Path) -> None:
-    (folder / "images").mkdir(parents=True)
-    for i, name in enumerate("abcdefghij"):
-        Image.fromarray(np.full((20, 40, 3), 20 * i, np.uint8)).save(folder / "images" / f"{name}.png")
-    (folder / "pictures.csv").write_text(TABLE)
 
 
 @pytest.fixture
@@ -120,16 +99,22 @@ def test_the_fingerprint_follows_files_and_options(yolo):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("labels/a.txt", "2 0.5 0.5 0.1 0.1", r"labels/a\.txt is lines of class 0\.\.1"),
-        ("labels/a.txt", "0.5 0.5 0.5 0.1 0.1", r"labels/a\.txt is lines of class"),
-        ("labels/a.txt", "0 0.5 0.5 0.1", r"labels/a\.txt is lines of class"),
-        ("labels/a.txt", "car 0.5 0.5 0.1 0.1", r"labels/a\.txt is lines of class"),
-        ("labels/a.txt", "0 nan 0.5 0.1 0.1", r"labels/a\.txt is lines of class"),
-        ("labels/a.txt", "0 0.5 0.5 1 1\n\n0 20 10 20 10", r"labels/a\.txt has shares of .* 0\.\.1, in line 3"),
-        ("labels/a.txt", "0 0.5 1.01 0.1 0.1", r"labels/a\.txt has shares of .* 0\.\.1, in line 1"),
+        ("labels/a.txt", "2 0.5 0.5 0.1 0.1", r"labels/a\.txt has class 0\.\.1, centre x.*, in line 1"),
+        ("labels/a.txt", "0.5 0.5 0.5 0.1 0.1", r"labels/a\.txt has class"),
+        ("labels/a.txt", "0 0.5 0.5 0.1", r"labels/a\.txt has class"),
+        ("labels/a.txt", "car 0.5 0.5 0.1 0.1", r"labels/a\.txt has class"),
+        ("labels/a.txt", "0 nan 0.5 0.1 0.1", r"labels/a\.txt has class"),
+        ("labels/a.txt", "0 -0.1 0.5 0.1 0.1", r"labels/a\.txt has class"),
+        ("labels/a.txt", "0 0.5 0.5 1 1\n\n0 20 10 20 10", r"labels/a\.txt has .* of the sides 0\.\.1, in line 3"),
+        ("labels/a.txt", "0 0.5 1.01 0.1 0.1", r"labels/a\.txt has .* of the sides 0\.\.1, in line 1"),
         ("classes.txt", "car\ncar\n", r"classes\.txt has different names, one a line"),
         ("images/c.png", "text", r"images/c\.png is a sound JPEG, PNG, WEBP image"),
-        ("pictures.csv", TABLE.replace("party", "owner"), r"pictures\.csv has the column party"),
+        ("pictures.csv", TABLE.replace("party", "owner"), r"pictures\.csv has the columns .* \(it lacks party,"),
+        (
+            "pictures.csv",
+            TABLE.replace(",", ";"),
+            r"with commas between \(it lacks file, .* 'file;part;party;domain'\)",
+        ),
         ("pictures.csv", TABLE.replace(",0,rain", ",me,rain"), "party `server`, a number or nothing in line 4"),
         ("pictures.csv", TABLE.replace("c.png,train", "c.png,training"), "a file and one of .* in line 4"),
         ("pictures.csv", TABLE.replace("1,rain", "1,total"), "has no domain `total`, .* in line 6"),
@@ -166,9 +151,16 @@ def test_class_names_may_be_in_the_yaml_of_yolo_trainers(yolo):
             Yolo(path=str(yolo)).read()
 
 
-def test_a_table_saved_by_a_spreadsheet_is_read(yolo):
+def test_files_saved_by_a_spreadsheet_are_read(yolo):
     (yolo / "pictures.csv").write_text(TABLE, encoding="utf-8-sig")
-    assert len(Yolo(path=str(yolo), size=40).read().train.x) == 6
+    (yolo / "classes.txt").write_text("car\nbus\n", encoding="utf-8-sig")
+    data = Yolo(path=str(yolo), size=40).read()
+    assert (len(data.train.x), data.class_names) == (6, ("car", "bus"))
+
+
+def test_a_share_that_rounding_put_above_one_is_one(yolo):
+    (yolo / "labels" / "a.txt").write_text("0 0.5 0.5 1.0000001 1\n")
+    assert Yolo(path=str(yolo), size=40).read().train.boxes_of(0)[0].tolist() == [[0, 10, 40, 30]]
 
 
 def test_pictures_are_turned_upright_as_their_camera_says(yolo):
@@ -236,6 +228,13 @@ def test_a_changed_voc_file_is_read_again(voc):
     assert source.read().train.box_class.tolist() == [1, 1, 0]
 
 
+def test_the_folder_of_voc_itself_is_found(voc):
+    source = Voc(path=str(voc), size=40)
+    expected = source.read().train.boxes
+    (voc / "annotations").rename(voc / "Annotations")
+    assert np.array_equal(source.read().train.boxes, expected)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
@@ -263,127 +262,3 @@ def test_what_is_wrong_in_a_voc_folder_is_named_in_one_line(voc, file, text, mes
 def test_a_voc_folder_without_objects_is_refused(voc):
     with pytest.raises(ConfigError, match=r"other has an XML file with an object"):
         Voc(path=str(voc), annotations="other").read()
-
-
-def coco_file(names: str, boxes: list[dict], categories: list[dict]) -> str:
-    images = [{"id": 10 + i, "file_name": f"{name}.png"} for i, name in enumerate(names)]
-    return json.dumps({"images": images, "annotations": boxes, "categories": categories})
-
-
-@pytest.fixture
-def coco(tmp_path) -> Path:
-    pictures(tmp_path)
-    (tmp_path / "annotations").mkdir()
-    categories = [{"id": 7, "name": "bus"}, {"id": 3, "name": "car"}]
-    boxes = [
-        {"image_id": 10, "category_id": 3, "bbox": [10, 5, 20, 10]},
-        {"image_id": 10, "category_id": 7, "bbox": [0, 0, 4, 4], "iscrowd": 0},
-        {"image_id": 11, "category_id": 7, "bbox": [0, 0, 9, 9], "iscrowd": 1},
-    ]
-    (tmp_path / "annotations" / "train.json").write_text(coco_file("ab", boxes, categories))
-    (tmp_path / "annotations" / "val.json").write_text(coco_file("ghi", [], categories))
-    return tmp_path
-
-
-def test_coco_boxes_are_found_by_file_name(coco):
-    data = Coco(path=str(coco), size=40).read()
-    assert data.class_names == ("car", "bus")
-    xyxy, classes = data.train.boxes_of(0)
-    assert xyxy.tolist() == [[10, 15, 30, 25], [0, 10, 4, 14]]
-    assert classes.tolist() == [0, 1]
-    assert np.diff(data.train.box_offsets).tolist() == [2, 0, 0, 0, 0, 0]
-    assert len(data.test.boxes) == 0
-    assert data.test.holds_boxes
-
-
-def test_pictures_of_a_coco_file_without_annotations_are_unlabelled(coco):
-    images = {"images": [{"id": 1, "file_name": "c.png"}], "categories": [{"id": 3, "name": "car"}]}
-    (coco / "annotations" / "unlabelled.json").write_text(json.dumps(images))
-    assert Coco(path=str(coco), size=40).read().train.annotated.tolist() == [True, True, *[False] * 4]
-    (coco / "annotations" / "unlabelled.json").write_text(json.dumps({**images, "annotations": []}))
-    assert Coco(path=str(coco), size=40).read().train.annotated.tolist() == [True, True, True, *[False] * 3]
-
-
-def test_coco_annotations_of_another_picture_are_refused(coco):
-    place = coco / "annotations" / "train.json"
-    content = json.loads(place.read_text())
-    content["images"][0] |= {"width": 80, "height": 40}
-    place.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"annotation of a\.png is of a picture of 40x20, not 80x40$"):
-        Coco(path=str(coco)).read()
-    content["images"][0] |= {"width": 40, "height": 20}
-    place.write_text(json.dumps(content))
-    assert len(Coco(path=str(coco)).read().train.boxes) == 2
-    (coco / "other").mkdir()
-    (coco / "images" / "c.png").rename(coco / "other" / "a.png")
-    (coco / "pictures.csv").write_text(TABLE.replace("images/c.png", "other/a.png"))
-    told = r"annotations tell images/a\.png and other/a\.png apart: both are file_name a\.png$"
-    with pytest.raises(ConfigError, match=told):
-        Coco(path=str(coco)).read()
-
-
-def test_coco_files_that_are_none_are_refused(coco):
-    (coco / "annotations" / "val.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"annotations/\*\.json is in COCO's format \(KeyError"):
-        Coco(path=str(coco)).read()
-    with pytest.raises(ConfigError, match=r"annotations are in labels\.json"):
-        Coco(path=str(coco), annotations="labels.json").fingerprint()
-
-
-@pytest.mark.parametrize(
-    ("names", "category", "message"),
-    [
-        ("gahi", "car", r"ValueError: two images have the file_name a\.png"),
-        ("ghgi", "car", r"ValueError: two images have the file_name g\.png"),
-        ("ghi", "lorry", "ValueError: category 3 is car and lorry"),
-    ],
-)
-def test_coco_names_that_are_not_clear_are_refused(coco, names, category, message):
-    categories = [{"id": 7, "name": "bus"}, {"id": 3, "name": category}]
-    (coco / "annotations" / "val.json").write_text(coco_file(names, [], categories))
-    with pytest.raises(ConfigError, match=rf"^data\.path=.*{message}\)$"):
-        Coco(path=str(coco)).read()
-
-
-@pytest.fixture
-def bdd(tmp_path) -> Path:
-    """4 training and 2 validation pictures of each weather, and one by night without a weather of the four."""
-    for part, count in (("train", 4), ("val", 2)):
-        (tmp_path / "images" / "100k" / part).mkdir(parents=True)
-        frames = []
-        for tag in ("partly cloudy", "overcast", "rainy", "snowy", "clear"):
-            for i in range(count):
-                name = f"{part}-{tag[:2]}-{i}.jpg"
-                Image.fromarray(np.zeros((18, 32, 3), np.uint8)).save(tmp_path / "images" / "100k" / part / name)
-                box = {"category": "pedestrian", "box2d": {"x1": 0, "y1": 0, "x2": 8, "y2": 9}}
-                lane = {"category": "lane", "poly2d": []}
-                frames.append({"name": name, "attributes": {"weather": tag}, "labels": [box, lane] if i else None})
-        (tmp_path / "labels" / "det_20").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "labels" / "det_20" / f"det_{part}.json").write_text(json.dumps(frames))
-    return tmp_path
-
-
-def test_bdd100k_is_dealt_by_its_weather_tags(bdd):
-    options = {"path": str(bdd), "size": 32, "classes": ["person"]}
-    data = Bdd100k(**options).read()
-    assert data.class_names == ("person",)
-    assert data.domain_names == ("cloudy", "overcast", "rainy", "snowy")
-    assert data.train.group.tolist() == data.train.domain.tolist() == np.repeat(np.arange(4), 4).tolist()
-    assert data.test.domain.tolist() == np.repeat(np.arange(4), 2).tolist()
-    assert np.diff(data.train.box_offsets).tolist() == [0, 1, 1, 1] * 4
-    assert data.train.boxes_of(1)[0].tolist() == [[0, 7, 8, 16]]
-    many = Bdd100k(**options, per_weather=2, pictures=2)
-    assert sorted(row.party for row in many.rows() if row.part == "train") == [0, 0, 1, 2, 3, 4, 5, 6]
-    assert {row.party: row.domain for row in many.rows()}[5] == "rainy"
-
-
-def test_bdd100k_mixed_gives_every_party_each_weather(bdd):
-    data = Bdd100k(path=str(bdd), size=32, classes=["person"], weather="iid").read()
-    for party in range(4):
-        assert np.bincount(data.train.domain[data.train.group == party]).tolist() == [1] * 4
-    with pytest.raises(ConfigError, match=r"det_val\.json are BDD100K's"):
-        Bdd100k(path=str(bdd / "images")).fingerprint()
-    with pytest.raises(
-        ConfigError, match=r"^data\.path='nowhere': must be a folder with pictures and their annotations$"
-    ):
-        Bdd100k(path="nowhere").fingerprint()

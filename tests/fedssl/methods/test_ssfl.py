@@ -319,6 +319,13 @@ def test_rounds_may_have_a_learning_rate_of_their_own(client: MakeClient):
 def test_refusals(client: MakeClient):
     with pytest.raises(ConfigError, match=r"^method='ssfl': must be one that needs no labelled samples"):
         method().check(network(), None, 3)
+    blank = at_server(client(6, 0, detecting=True))
+    bare = replace(blank.dataset.train, boxes=np.zeros((0, 4), np.float32), box_class=np.zeros(0, np.int64))
+    bare = replace(bare, box_offsets=np.zeros_like(bare.box_offsets))
+    with pytest.raises(
+        ConfigError, match=r"^method='ssfl': must be one that needs no boxes .* its 6 pictures have none"
+    ):
+        method().check(network(), replace(blank, dataset=replace(blank.dataset, train=bare)), 3)
     with pytest.raises(ConfigError, match=r"^method\.tau2=0\.1: must be at least method\.tau1=0\.2"):
         method(tau1=0.2, tau2=0.1).check(network(), at_server(client(6, 0, detecting=True)), 3)
     with pytest.raises(ConfigError, match=r"^model='Linear': must be model=detector with method=ssfl"):

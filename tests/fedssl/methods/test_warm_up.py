@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,20 @@ def test_a_damaged_file_is_made_anew(cache: Path, data: ClientData):
     assert same(first, begun(SSFL(**OPTIONS), data))
 
 
+@dataclass
 class Mine(SSFL):
     """A method of one's own."""
+
+    heat: float = 0.0
 
 
 def test_code_of_ones_own_has_a_file_of_its_own(cache: Path, data: ClientData):
     begun(SSFL(**OPTIONS), data)
     begun(Mine(**OPTIONS), data)
     assert len(files(cache)) == 2
+    # Nobody knows which of its options its training uses.
+    begun(Mine(**OPTIONS, heat=1.0), data)
+    assert len(files(cache)) == 3
     assert code_of(SSFL) == code_of(FedSTO) == ""
     assert code_of(Mine) == f"{__name__}.Mine"
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fedssl.report import detection, page
 from fedssl.report.run import read, rounds_table
-from fedssl.report.tables import is_share, shown, title, warnings
+from fedssl.report.tables import is_share, outcome_warnings, shown, title, warnings
 
 
 def record(round_: int, **scores: float) -> dict[str, Any]:
@@ -134,3 +134,17 @@ def test_a_run_that_fell_below_its_warm_up_is_warned_of(make_run: Callable[..., 
     assert "mAP at IoU 0.50, mean over weathers of 10.5% after 49.5%" in found
     (directory / "method.json").write_text(json.dumps({**told, "collapsed": False}))
     assert not [line for line in warnings(read(directory), None) if line.startswith("Collapsed")]
+
+
+@pytest.mark.parametrize(("shares", "told"), [([1.0, 1.0], True), ([1.0, 0.9], False), ([None, None], False)])
+def test_clients_that_learnt_nothing_are_warned_of(
+    shares: list[float | None], told: bool, make_run: Callable[..., Path]
+) -> None:
+    directory = make_run(rounds=2)
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for record, share in zip(records, shares, strict=True):
+        record["train"]["skipped_batches"] = share
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert [line.startswith("No client found a pseudo-box") for line in outcome_warnings(read(directory))] == [
+        True
+    ] * told

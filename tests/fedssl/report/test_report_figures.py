@@ -77,7 +77,7 @@ def test_calibration_error_by_hand() -> None:
     assert "no calibration: ECE 0.100" in [line.get_label() for line in figure.axes[0].lines]
 
 
-def _save_split(path: Path, truth: list[int]) -> None:
+def _save_split(path: Path, truth: list[int], **more: np.ndarray) -> None:
     np.savez(
         path,
         train_index=np.arange(5),
@@ -86,6 +86,7 @@ def _save_split(path: Path, truth: list[int]) -> None:
         truth=np.array(truth),
         class_names=np.array(["cat", "dog $x$"]),
         dropped=np.zeros(0, int),
+        **more,
     )
 
 
@@ -104,6 +105,17 @@ def test_unknown_has_a_row_of_its_own(tmp_path: Path, last: int, names: list[str
     shown = [label.get_text().replace(r"\$", "$") for label in figure.axes[1].get_yticklabels()]
     assert shown == names
     assert figure.axes[1].get_xlabel() == "client"
+
+
+def test_the_server_stands_beside_the_clients(tmp_path: Path) -> None:
+    _save_split(tmp_path / "split.npz", [1, 0, 0, 1, -1], server_label=np.array([1, 1, 0, -1]))
+    split = read_split(tmp_path / "split.npz")
+    assert split.server == (1, 2, 1)
+    above, below = split_figure(split).axes[:2]
+    assert [label.get_text() for label in above.get_yticklabels()][-1] == "no boxes"
+    assert {(text.get_position(), text.get_text()) for text in above.texts} >= {((2, 1), "2"), ((2, 2), "1")}
+    assert not [text for text in below.texts if text.get_position()[0] == 2]
+    assert [above.xaxis.get_major_formatter()(place, 0) for place in (0, 1, 2)] == ["0", "1", "server"]
 
 
 def test_many_clients_and_classes_thin_their_ticks(make_run: Callable[..., Path]) -> None:
