@@ -391,4 +391,5 @@ class SSFL(Method):
         """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
         model.load_state_dict(server.model)
         rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}
-        return pictured.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)
+        made = pictured.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)
+        return {**made, "reliable": self.tau2}

@@ -35,7 +35,7 @@ TOTAL = "map50_total"
 WARM_UP = "warm_up_"
 """Prefix of the training metrics that repeat the scores after the server's warm-up."""
 RELIABLE = 0.5
-"""Boxes of at least this score are drawn solid."""
+"""Boxes of more than this score are drawn solid where the method has no threshold of its own."""
 STAGES = {"before": "before the warm-up", "after": "after the warm-up", "end": "at the end"}
 """Lists of found boxes in a picture of `method.json`, in the order of time, each with its title."""
 MAX_ROWS = 6
@@ -124,7 +124,8 @@ def pseudo_boxes_figure(table: pd.DataFrame) -> Figure | None:
 def pictures_figure(values: Record) -> Figure | None:
     """Draw a test picture of each weather of `method.json`, with its true boxes and those found at each stage.
 
-    Found boxes are solid from a score of 0.5, dashed and thin below. None without pictures.
+    Found boxes are solid where their score would make them pseudo-boxes that count as labels (`reliable`), dashed and
+    thin below. None without pictures.
     """
     rows = [row for row in values.get("pictures") or [] if isinstance(row, dict)]
     first = {row.get("weather") or place: row for place, row in reversed([*enumerate(rows)])}
@@ -135,7 +136,7 @@ def pictures_figure(values: Record) -> Figure | None:
         return None
     from matplotlib.figure import Figure
 
-    columns = ["true", *stages]
+    columns, reliable = ["true", *stages], float(values.get("reliable") or RELIABLE)
     side = WIDTH / len(columns)
     size = (WIDTH, 1.0 + side * len(drawn))
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
@@ -146,7 +147,7 @@ def pictures_figure(values: Record) -> Figure | None:
             ax.imshow(image)
             ax.set_xticks([])
             ax.set_yticks([])
-            _draw_boxes(ax, row.get(name) or [])
+            _draw_boxes(ax, row.get(name) or [], reliable)
         line[0].set_ylabel(plain(row.get("weather", "")), fontsize=10)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(STAGES.get(name, "true boxes"), fontsize=10, color=GREY)
@@ -191,11 +192,11 @@ def _color(kind: Any) -> str:
     return PALETTE[int(kind) % (len(PALETTE) - 1)]
 
 
-def _draw_boxes(ax: Axes, boxes: list[Any]) -> None:
+def _draw_boxes(ax: Axes, boxes: list[Any], reliable: float) -> None:
     from matplotlib.patches import Rectangle
 
     for left, top, right, bottom, kind, *score in boxes:
-        sure = not score or score[0] >= RELIABLE
+        sure = not score or score[0] > reliable
         place, sides = (left, top), (right - left, bottom - top)
         style, width = ("-", 1.6) if sure else ("--", 0.8)
         ax.add_patch(Rectangle(place, *sides, fill=False, edgecolor=_color(kind), linestyle=style, linewidth=width))

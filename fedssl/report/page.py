@@ -114,7 +114,8 @@ CAPTIONS = {
     "pictures": (
         "Pictures",
         "The same test pictures in each weather: true boxes, and what the model finds as training goes on. Colours "
-        "tell classes; boxes of scores under 0.25 are left out, dashed ones are under 0.5.",
+        "tell classes; solid boxes score above tau2, as pseudo-boxes that count as labels do, dashed ones below; those "
+        "under 0.25 are left out.",
     ),
     "split": (
         "The split",

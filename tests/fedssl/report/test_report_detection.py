@@ -96,6 +96,9 @@ def test_found_boxes_are_solid_when_sure_and_stages_are_in_the_order_of_time():
     assert not before.patches
     assert not after.patches
     assert [box.get_linestyle() for box in end.patches] == ["-", "--"]
+    sure = detection.pictures_figure({"pictures": [row], "reliable": 0.95})
+    assert sure is not None
+    assert [box.get_linestyle() for box in sure.axes[-1].patches] == ["--", "--"]
     assert end.patches[0].get_edgecolor() == box.get_edgecolor() != end.patches[1].get_edgecolor()
 
 
