@@ -4,10 +4,9 @@ Usage: python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE [--jobs
                                             [--only TEXT]
 
 FILE holds the first backbone and neck, trained on 3,973 synthetic scenes; it is made if it is not there.
-After the runs of each seed come `SLOWER` ones, and then some of seed 0 alone: FedSTO and federated averaging (`ssfl`)
-with 12 clients, four a weather, and `OTHERS`. Everybody begins with the same 300 epochs on the server's labels and goes
-on for 40 rounds of one local and one server epoch; `all_labels/central` has all labels in its first epochs too. Scores
-are of the last round, and of each evaluated.
+The last runs are of seed 0: FedSTO and federated averaging (`ssfl`) with 12 clients, four a weather, and `OTHERS`.
+Everybody begins with the same 300 epochs on the server's labels and goes on for 40 rounds of one local and one server
+epoch; `all_labels/central` has all labels in its first epochs too. Scores are of the last round, and of each evaluated.
 """
 
 from __future__ import annotations
@@ -62,23 +61,18 @@ RUNS: Runs = {
 
 The centralised run, whose warm-up is its own, is second, so that two at once do not train the shared one twice.
 """
-SLOW, RATE = "lr_0.003", "method.round_lr=0.003"
-SLOWER: Runs = {
-    (method, f"{variant}_{SLOW}".lstrip("_")): (*RUNS[method, variant], RATE)
-    for method, variant in (
-        *(("fedsto", ""), ("server_only", ""), ("ssfl", "")),
-        *(("all_labels", ""), ("fedsto", "selective_only")),
-    )
-}
-"""Runs with a third of the learning rate after the warm-up."""
 OF_MANY = (("fedsto", ""), ("ssfl", ""))
 OTHERS: Runs = {
     ("fedsto", "last_step"): (*FEDSTO, "method.server_average=0"),
     ("fedsto", "tau2_0.5"): (*FEDSTO, "method.tau2=0.5"),
     ("fedsto", "warm_up_60"): (*FEDSTO, f"method.warm_up={FEW_EPOCHS}", "method.tau2=0.5"),
     ("server_only", "warm_up_60"): (*SSFL, SERVER_ONLY, f"method.warm_up={FEW_EPOCHS}"),
+    **{
+        (method, "lr_0.003"): (*RUNS[method, ""], "method.round_lr=0.003")
+        for method in ("server_only", "ssfl", "fedsto", "all_labels")
+    },
 }
-"""Runs of seed 0 alone: the last step's weights from the server, as printed; more pseudo-boxes; a short warm-up."""
+"""Runs of seed 0 alone: the last step, as printed; more pseudo-boxes; a short warm-up; a lower rate after it."""
 TOTAL = "map50_total"
 LATE, LAST = "late_", 3
 """Prefix of means over the last three evaluations: at a constant learning rate the last one alone jumps about."""
@@ -90,7 +84,7 @@ def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients:
     """Give one run."""
     parties = (f"clients={clients}", f"data.per_weather={clients // len(WEATHERS)}")
     files = (f"data.path={data}", f"method.warm_up_weights={weights}")
-    given = {one.partition("=")[0]: one for one in (*OVERRIDES, *{**RUNS, **SLOWER, **OTHERS}[key])}
+    given = {one.partition("=")[0]: one for one in (*OVERRIDES, *{**RUNS, **OTHERS}[key])}
     return Cell(
         *key,
         f"clients={clients};weather={weather}",
@@ -100,11 +94,10 @@ def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients:
 
 
 def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]:
-    """Give all runs of a seed before the next, then those with a lower rate, and those of one seed."""
-    for runs in (RUNS, SLOWER):
-        for seed in range(seeds):
-            for key in runs:
-                yield cell(key, data, weights, weather, CLIENTS, seed)
+    """Give all runs of a seed before the next, then those of one seed."""
+    for seed in range(seeds):
+        for key in RUNS:
+            yield cell(key, data, weights, weather, CLIENTS, seed)
     for key in OF_MANY:
         yield cell(key, data, weights, weather, MANY, 0)
     for key in OTHERS:

@@ -75,11 +75,14 @@ LAST_STEP = Row("FedSTO, the server's last step (seed 0)", "fedsto", "last_step"
 MORE = Row("FedSTO, `tau2=0.5` (seed 0)", "fedsto", "tau2_0.5")
 SHORT = Row("FedSTO, `tau2=0.5`, warm-up of 60 epochs (seed 0)", "fedsto", "warm_up_60")
 SERVER_SHORT = Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60")
-OTHERS = (LAST_STEP, MORE, SHORT, SERVER_SHORT)
+OTHERS = (
+    *(LAST_STEP, MORE, SHORT, SERVER_SHORT),
+    *(
+        Row(f"{row.name}, `round_lr=0.003` (seed 0)", row.method, "lr_0.003")
+        for row in (SERVER, SSFL, FEDSTO, ALL_LABELS)
+    ),
+)
 ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
-SLOW = "lr_0.003"
-SLOWED = (SERVER, SSFL, SELECTIVE, FEDSTO, ALL_LABELS)
-"""Rows with a lower learning rate after the warm-up too; their variants end with `SLOW`."""
 DRAWN = (FEDSTO, SSFL, GLOBAL, SERVER, ALL_LABELS)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555", "#CC79A7")
 SCORES_TEXT = """\
@@ -99,11 +102,6 @@ QUESTIONS_TEXT = """\
 ### What was expected
 
 Late totals, or late means over the clients' three weathers where these are named."""
-SLOW_TEXT = """\
-### A third of the learning rate
-
-The same warm-up, then `round_lr=0.003` at clients and server instead of the paper's 0.01; over {seeds}, differences of
-FedSTO and what was expected as above. The rate was chosen on validation pictures of seed 0."""
 MANY_TEXT = """\
 ### 12 clients, four of each weather
 
@@ -125,8 +123,7 @@ def of(scores: Scores, row: Row, where: str, metric: str) -> Values:
         found = scores.values(row.method, row.variant, where, metric)
         if not found and metric not in (TOTAL, LATE):
             found = scores.values(row.method, row.variant, where, f"personal_{metric}")
-    beside = slower(FEDSTO) if row.variant.endswith(SLOW) else FEDSTO
-    counted = scores.values(beside.method, beside.variant, where, TOTAL)
+    counted = scores.values(FEDSTO.method, FEDSTO.variant, where, TOTAL)
     return {seed: value for seed, value in found.items() if seed in counted}
 
 
@@ -136,16 +133,11 @@ def _papers_total(scores: Scores, row: Row, where: str) -> dict[int, float]:
     return {seed: fmean(part[seed] for part in parts) for seed in shared}
 
 
-def slower(row: Row) -> Row:
-    """Give the row of the lower learning rate."""
-    return Row(row.name, row.method, f"{row.variant}_{SLOW}".lstrip("_"))
-
-
-def by_weather(scores: Scores, weather: str, chosen: Sequence[Row] = (*ROWS, *OTHERS)) -> str:
+def by_weather(scores: Scores, weather: str) -> str:
     """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
     where = setting(weather)
     lines = [["after the warm-up", *(percent(mean(start(scores, where, name))) for name in COLUMNS)]]
-    for row in chosen:
+    for row in (*ROWS, *OTHERS):
         cells = [percent(mean(of(scores, row, where, name))) for name in COLUMNS]
         if any(cells):
             paper = row.noniid if weather == "noniid" else row.iid
@@ -170,14 +162,14 @@ def many(scores: Scores, weather: str) -> str:
     return markdown(head, kept) if of(scores, FEDSTO, where, TOTAL) else ""
 
 
-def gains(scores: Scores, weather: str, chosen: Sequence[Row] = ROWS, best: Row = FEDSTO) -> str:
-    """Give what FedSTO, `best`, adds to each other method and to the warm-up."""
+def gains(scores: Scores, weather: str) -> str:
+    """Give what FedSTO adds to each other method and to the warm-up."""
     lines, where = [], setting(weather)
-    for row in (*(row for row in chosen if row != best), None):
+    for row in (*(row for row in ROWS if row is not FEDSTO), None):
         cells = []
         for metric in (TOTAL, LATE, CLIENTS):
             other = start(scores, where, metric) if row is None else of(scores, row, where, metric)
-            cells.append(percent(difference(other, of(scores, best, where, metric)), "+"))
+            cells.append(percent(difference(other, of(scores, FEDSTO, where, metric)), "+"))
         lines.append([row.name if row else "the warm-up", *cells])
     head = ["FedSTO less", "total", "late total", "clients' three"]
     return markdown(head, [line for line in lines if any(line[1:])])
@@ -226,47 +218,25 @@ def verdict(text: str, found: Interval) -> str:
 
 def questions(scores: Scores, weather: str) -> str:
     """Give the answers to what the paper's order lets one expect, on late totals."""
-    return "\n".join(
-        [
-            *_order(scores, weather, SERVER, SSFL, SELECTIVE, FEDSTO, ALL_LABELS),
-            _asked(scores, weather, "SSFL's local average labels better than the global model", GLOBAL, SSFL),
-            _asked(scores, weather, "The penalty helps", NO_ORTHOGONAL, FEDSTO),
-        ]
-    )
-
-
-def _order(scores: Scores, weather: str, server: Row, ssfl: Row, selective: Row, fedsto: Row, every: Row) -> list[str]:
     where = setting(weather)
-    begun = difference(start(scores, where, TOTAL), of(scores, fedsto, where, LATE))
-    clients = (server, fedsto, f"late_{CLIENTS}")
-    return [
-        verdict("FedSTO ends above its warm-up", begun),
-        _asked(scores, weather, "FedSTO is above the server's labels alone, on the clients' weathers", *clients),
-        _asked(scores, weather, "The server's labels alone are below SSFL", server, ssfl),
-        _asked(scores, weather, "Phase 1 alone is above SSFL", ssfl, selective),
-        _asked(scores, weather, "FedSTO is above SSFL", ssfl, fedsto),
-        _asked(scores, weather, "Phase 2 adds to phase 1", selective, fedsto),
-        _asked(scores, weather, "All labels are above FedSTO", fedsto, every),
-    ]
 
+    def gain(a: Row, b: Row, metric: str = LATE) -> Interval:
+        return difference(of(scores, a, where, metric), of(scores, b, where, metric))
 
-def _asked(scores: Scores, weather: str, text: str, low: Row, high: Row, metric: str = LATE) -> str:
-    where = setting(weather)
-    return verdict(text, difference(of(scores, low, where, metric), of(scores, high, where, metric)))
-
-
-def slow(scores: Scores, weather: str) -> list[str]:
-    """Give the part of the runs with a lower learning rate; nothing without FedSTO's."""
-    rows = [slower(row) for row in SLOWED]
-    count = len(of(scores, slower(FEDSTO), setting(weather), TOTAL))
-    if not count:
-        return []
-    return [
-        SLOW_TEXT.format(seeds=counted(count)),
-        by_weather(scores, weather, rows),
-        gains(scores, weather, rows, slower(FEDSTO)),
-        "\n".join(_order(scores, weather, *rows)),
-    ]
+    begun = difference(start(scores, where, TOTAL), of(scores, FEDSTO, where, LATE))
+    clients = f"late_{CLIENTS}"
+    asked = {
+        "FedSTO ends above its warm-up": begun,
+        "FedSTO is above the server's labels alone, on the clients' weathers": gain(SERVER, FEDSTO, clients),
+        "The server's labels alone are below SSFL": gain(SERVER, SSFL),
+        "SSFL's local average labels better than the global model": gain(GLOBAL, SSFL),
+        "Phase 1 alone is above SSFL": gain(SSFL, SELECTIVE),
+        "FedSTO is above SSFL": gain(SSFL, FEDSTO),
+        "Phase 2 adds to phase 1": gain(SELECTIVE, FEDSTO),
+        "The penalty helps": gain(NO_ORTHOGONAL, FEDSTO),
+        "All labels are above FedSTO": gain(FEDSTO, ALL_LABELS),
+    }
+    return "\n".join(verdict(text, found) for text, found in asked.items())
 
 
 def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
@@ -300,11 +270,7 @@ def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
 
 def seeds(scores: Scores, weather: str) -> str:
     """Say over how many seeds FedSTO's runs go."""
-    return counted(len(of(scores, FEDSTO, setting(weather), TOTAL)))
-
-
-def counted(count: int) -> str:
-    """Give a number of seeds in words."""
+    count = len(of(scores, FEDSTO, setting(weather), TOTAL))
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
@@ -327,7 +293,6 @@ def page(scores: Scores, rows: pd.DataFrame, weathers: Sequence[str]) -> list[st
             costs(scores, rows, weather),
             QUESTIONS_TEXT,
             questions(scores, weather),
-            *slow(scores, weather),
         ]
         if of_many := many(scores, weather):
             parts += [MANY_TEXT, of_many]

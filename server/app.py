@@ -36,7 +36,7 @@ class Watcher(Protocol):
     """Sees a run go by: progress display, loggers."""
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
-        """Note that the rounds begin."""
+        """Note that the run begins, before the server's own work."""
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Note how far the server's work before the rounds has come."""

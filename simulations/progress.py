@@ -57,14 +57,17 @@ class Display:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """Show how far the server is before the rounds: on the bar, or in a line each tenth."""
+        if total == 0:
+            return
         if done == 0:
             self.began = time.perf_counter()
         left = f"{_left(self.began, done, total)} left" if done else ""
         if done == total:
             self.began = time.perf_counter()
         if self.bar is not None:
-            self.bar.update(self.task, scores=f"{name} {done}/{total}", left=left)
-        elif total and (done == 0 or done * _LINES // total > (done - 1) * _LINES // total):
+            scores, left = (f"{name} {done}/{total}", left) if done < total else ("", "")
+            self.bar.update(self.task, scores=scores, left=left)
+        elif done == 0 or done * _LINES // total > (done - 1) * _LINES // total:
             line = f"{name} {done}/{total}" + (f"  {left}" if left else "")
             self.console.print(line, highlight=False)
 

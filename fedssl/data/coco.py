@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.pictures import Row, Tabled
 
+T = TypeVar("T")
 _CORNERS = 4
 
 
@@ -23,7 +24,7 @@ _CORNERS = 4
 class Image:
     """What is said of a picture: width and height, 0 where it is not said, and the boxes."""
 
-    size: tuple[int, int]
+    size: tuple[float, float]
     boxes: Boxes
 
 
@@ -70,16 +71,14 @@ class Coco(Tabled):
             return None
         if (other := self._file_of.setdefault(name, row.file)) != row.file:
             raise self.refuse(f"annotations tell {other} and {row.file} apart: both are file_name {name}")
-        size = images[name].size
-        if all(size) and size != (width, height):
-            raise self.refuse(f"annotation of {name} is of a picture of {width}x{height}, not {size[0]}x{size[1]}")
+        self.check_size(name, images[name].size, height, width)
         return images[name].boxes
 
     def _read(self) -> Annotations:
         files = self.annotation_files()
         try:
             return _merged(tuple((str(file), file.stat().st_mtime_ns) for file in files))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise self.refuse(f"{self.annotations} is in COCO's format ({reason})") from None
 
@@ -90,9 +89,9 @@ def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
     contents = {Path(file).name: _content(Path(file)) for file, _ in files}
     categories: dict[int, str] = {}
     for file, one in ((file, one) for file, content in contents.items() for one in content["categories"]):
-        number, name = _get(one, "id", f"{file}: a category"), str(_get(one, "name", f"{file}: a category"))
-        if categories.setdefault(int(number), name) != name:
-            raise ValueError(f"{file}: category {number} is {categories[int(number)]} and {name}")
+        number, name = _get(one, "id", int, f"{file}: a category"), _get(one, "name", str, f"{file}: a category")
+        if categories.setdefault(number, name) != name:
+            raise ValueError(f"{file}: category {number} is {categories[number]} and {name}")
     names = tuple(categories[number] for number in sorted(categories))
     if not names or len(set(names)) != len(names):
         raise ValueError("categories must have different names, the same in all files")
@@ -109,41 +108,55 @@ def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
 
 def _of_file(file: str, content: dict[str, Any], place: dict[int, int]) -> Iterator[tuple[str, Image]]:
     """Give a file's pictures by name; `place` is the number of each category."""
-    held: dict[Any, list[tuple[list[float], int]]] = {
-        _get(one, "id", f"{file}: an image"): [] for one in content["images"]
-    }
+    held: dict[str, list[tuple[tuple[float, ...], int]]] = {}
+    for one in content["images"]:
+        if (number := _get(one, "id", str, f"{file}: an image")) in held:
+            raise ValueError(f"{file}: two images have the id {number}")
+        held[number] = []
     for one in content["annotations"]:
-        told = f"{file}: annotation {one.get('id', '')}".rstrip()
-        image, category, box = (_get(one, key, told) for key in ("image_id", "category_id", "bbox"))
+        told = f"{file}: annotation {_get(one, 'id', str, '', '')}".rstrip()
+        if _get(one, "iscrowd", int, told, 0):
+            continue
+        image, category = _get(one, "image_id", str, told), _get(one, "category_id", int, told)
         if image not in held:
             raise ValueError(f"{told} is of image {image}, which is not there")
         if category not in place:
             raise ValueError(f"{told} is of category {category}, which is not there")
-        if len(box) != _CORNERS:
-            raise ValueError(f"{told} has a bbox of {len(box)} numbers, not {_CORNERS}")
-        if not one.get("iscrowd", 0):
-            held[image].append((box, place[category]))
+        held[image].append((_get(one, "bbox", _box, told), place[category]))
     for one in content["images"]:
-        mine = held[one["id"]]
+        told = f"{file}: image {one['id']}"
+        mine = held[str(one["id"])]
         corner = np.array([box for box, _ in mine], np.float64).reshape(-1, _CORNERS)
         corner[:, 2:] += corner[:, :2]
         boxes = Boxes(corner.astype(np.float32), np.array([number for _, number in mine], np.int64))
-        size = (int(one.get("width") or 0), int(one.get("height") or 0))
-        yield str(_get(one, "file_name", f"{file}: image {one['id']}")), Image(size, boxes)
+        size = (_get(one, "width", float, told, 0.0), _get(one, "height", float, told, 0.0))
+        yield _get(one, "file_name", str, told), Image(size, boxes)
 
 
 def _content(file: Path) -> dict[str, Any]:
     """Read a file. Raises ValueError if it does not hold images and categories."""
     found = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("images", "categories"):
-        if not isinstance(found, dict) or not isinstance(found.get(key), list):
-            raise ValueError(f"{file.name} has no {key}: data.annotations chooses the files")
+    for key in ("images", "categories", "annotations"):
+        held = found.get(key, [] if key == "annotations" else None) if isinstance(found, dict) else None
+        if not isinstance(held, list):
+            raise ValueError(f"{file.name} has no list of {key}: data.annotations chooses the files")
     content: dict[str, Any] = found
     return content
 
 
-def _get(one: dict[str, Any], key: str, where: str) -> Any:
-    """Give a value. Raises ValueError if there is none."""
-    if key not in one:
-        raise ValueError(f"{where} has no {key}")
-    return one[key]
+def _get(one: Any, key: str, kind: Callable[[Any], T], where: str, default: T | None = None) -> T:
+    """Give a value. Raises ValueError if it is not there, or not of the kind."""
+    value = one.get(key) if isinstance(one, dict) else None
+    if value is None:
+        if default is None:
+            raise ValueError(f"{where} has no {key}")
+        return default
+    try:
+        return kind(value)
+    except (ValueError, TypeError):
+        raise ValueError(f"{where} has as {key} {str(value)[:40]}") from None
+
+
+def _box(value: Any) -> tuple[float, ...]:
+    left, top, width, height = (float(number) for number in value)
+    return left, top, width, height

@@ -174,6 +174,13 @@ class Tabled(Pictures):
         """Read the table."""
         return read_table(self, self.folder() / self.table)
 
+    def check_size(self, name: str, told: tuple[float, float], height: int, width: int) -> None:
+        """Check the width and height that an annotation tells, if it does. Raises ConfigError on `data.path`."""
+        if all(told) and told != (width, height):
+            turned = " (upright, by its EXIF tag if it has one)" if told == (height, width) else ""
+            allowed = f"annotation {name} is of a picture of {width}x{height}{turned}, not {told[0]:g}x{told[1]:g}"
+            raise self.refuse(allowed)
+
 
 def read_table(source: Pictures, place: Path) -> list[Row]:
     """Read a CSV with columns `COLUMNS`.

@@ -59,20 +59,19 @@ class Voc(Tabled):
     def annotation_files(self) -> list[Path]:
         """Give the XML files of the pictures in the table. Raises ConfigError if two pictures share one."""
         places: set[Path] = set()
+        folder = self._annotations()
         for row in self.rows():
-            if (place := self._place(row)) in places:
+            if (place := _place(folder, row)) in places:
                 raise self.refuse(f"table has one picture of the name {place.stem}")
             places.add(place)
         return sorted(place for place in places if place.is_file())
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
         """Give a picture's boxes. Raises ConfigError if the file is of a picture of another size."""
-        place = self._place(row)
+        place = _place(self._annotations(), row)
         if not place.is_file():
             return None
-        size = self._read(place).size
-        if all(size) and size != (width, height):
-            raise self.refuse(f"{place.name} is of a picture of {width}x{height}, not {size[0]}x{size[1]}")
+        self.check_size(place.name, self._read(place).size, height, width)
         objects = self._kept(place)
         xyxy = np.array([one.xyxy for one in objects], np.float32).reshape(-1, 4)
         return Boxes(xyxy, np.array([self._number[one.name] for one in objects], np.int64))
@@ -87,12 +86,13 @@ class Voc(Tabled):
             reason = " ".join(str(error).split())[:80]
             raise self.refuse(f"{place.relative_to(self.folder())} is in VOC's format ({reason})") from None
 
-    def _place(self, row: Row) -> Path:
-        return self._annotations() / f"{PurePosixPath(row.file).stem}.xml"
-
     def _annotations(self) -> Path:
         published = self.folder() / "Annotations"
         return self.folder() / (self.annotations or ("Annotations" if published.is_dir() else "annotations"))
+
+
+def _place(folder: Path, row: Row) -> Path:
+    return folder / f"{PurePosixPath(row.file).stem}.xml"
 
 
 @lru_cache(maxsize=65536)

@@ -7,12 +7,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fedssl.data.base import register
+from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import NO_BOXES, Boxes
 from fedssl.data.pictures import Row, Tabled
 
 NAMES, SETTINGS = "classes.txt", "data.yaml"
 _ROUNDING = 1e-3
+_SHARES, _POLYGON = 4, 6
+"""Numbers of a box, and the fewest of a polygon, three points."""
 
 
 @register("yolo")
@@ -20,8 +22,14 @@ _ROUNDING = 1e-3
 class Yolo(Tabled):
     """Pictures in `images/`, boxes in `labels/` under the same name, class names in `classes.txt` or `data.yaml`.
 
-    A line of a text file is class, centre x, centre y, width, height; the four are shares of the picture's sides.
+    A line of a text file is class, centre x, centre y, width, height, or class and the x and y of a polygon's corners;
+    all are shares of the picture's sides.
     """
+
+    def read(self) -> Dataset:
+        """Decode and check everything."""
+        self._count = len(self.names())
+        return super().read()
 
     def names(self) -> tuple[str, ...]:
         """Read the class names, one a line, or `names` of the YAML file, a list or a map of numbers from 0 on."""
@@ -30,14 +38,19 @@ class Yolo(Tabled):
         place = self._named()
         try:
             text = place.read_text(encoding="utf-8-sig")
-            content = text.splitlines() if place.name == NAMES else yaml.safe_load(text)["names"]
+            if place.name == NAMES:
+                names = [line for line in text.splitlines() if line.strip()]
+            else:
+                content = yaml.safe_load(text)["names"]
+                if isinstance(content, dict):
+                    held = {int(number): name for number, name in content.items()}
+                    content = [held.get(number, "") for number in range(len(held))]
+                names = content if isinstance(content, list) else []
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-            raise self.refuse(f"{place.name} can be read ({' '.join(str(error).split())[:80]})") from None
-        if isinstance(content, dict):
-            content = [content.get(number) for number in range(len(content))]
-        names = content if isinstance(content, list) else []
-        found = tuple(str(name).strip() for name in names if place.name != NAMES or name.strip())
-        if not found or None in names or len(set(found)) != len(found):
+            reason = " ".join(str(error).split())[:80]
+            raise self.refuse(f"{NAMES} or {SETTINGS} can be read ({place.name}: {reason})") from None
+        found = tuple(str(name).strip() for name in names)
+        if not all(found) or not found or len(set(found)) != len(found):
             raise self.refuse(
                 f"{place.name} has different names, {'one a line' if place.name == NAMES else 'from 0 on'}"
             )
@@ -58,16 +71,16 @@ class Yolo(Tabled):
         place = self._labels(row)
         if not place.is_file():
             return None
-        count, rows = len(self.names()), []
+        count, rows = self._count, []
         try:
-            lines = place.read_text(encoding="utf-8").splitlines()
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise self.refuse(f"{place.relative_to(self.folder())} can be read ({error})") from None
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             if (box := _box(line, count)) is None:
-                allowed = f"has class 0..{count - 1}, centre x, centre y, width, height, shares of the sides 0..1"
+                allowed = f"has class 0..{count - 1} and centre x, centre y, width, height in shares of the sides, 0..1"
                 raise self.refuse(f"{place.relative_to(self.folder())} {allowed}, in line {number}")
             rows.append(box)
         table = np.array(rows, np.float64).reshape(-1, 5)
@@ -87,10 +100,18 @@ class Yolo(Tabled):
 
 
 def _box(line: str, classes: int) -> list[float] | None:
-    """Give a line's class and four shares; None if it is no such line. What rounding put above 1 is 1."""
+    """Give a line's class and box, of a polygon the box around it; None if it is no such line.
+
+    What rounding put below 0 or above 1 is put back.
+    """
     try:
         number, *shares = (float(word) for word in line.split())
     except ValueError:
         return None
-    sound = number in range(classes) and len(shares) == 4 and all(0 <= share <= 1 + _ROUNDING for share in shares)
-    return [number, *(min(share, 1.0) for share in shares)] if sound else None
+    if number not in range(classes) or not all(-_ROUNDING <= share <= 1 + _ROUNDING for share in shares):
+        return None
+    kept = np.clip(shares, 0, 1)
+    if len(kept) >= _POLYGON and len(kept) % 2 == 0:
+        low, high = kept.reshape(-1, 2).min(axis=0), kept.reshape(-1, 2).max(axis=0)
+        kept = np.concatenate([(low + high) / 2, high - low])
+    return [number, *kept.tolist()] if len(kept) == _SHARES else None

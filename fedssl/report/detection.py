@@ -136,7 +136,7 @@ def pictures_figure(values: Record) -> Figure | None:
         return None
     from matplotlib.figure import Figure
 
-    columns, reliable = ["true", *stages], float(values.get("reliable") or RELIABLE)
+    columns, reliable = ["true", *stages], float(values.get("reliable", RELIABLE))
     side = WIDTH / len(columns)
     size = (WIDTH, 1.0 + side * len(drawn))
     figure = Figure(figsize=size, layout="constrained", facecolor="white")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_COUNTS_SHOWN = 20
 MAX_NAMES = 20
+_BESIDE_SERVER = 0.05
+"""Share of the clients that has no tick, so that the server's has room."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Split:
     unlabelled: NDArray[np.int64]
     class_names: tuple[str, ...]
     num_dropped: int = 0
-    server: Sequence[int] = field(default=())
+    server: Sequence[int] = ()
 
     @property
     def num_unknown(self) -> int:
@@ -78,7 +80,6 @@ def split_figure(split: Split) -> Figure:
     below = split.unlabelled
     if server.any():
         above, below = np.vstack([above, server]), np.vstack([below, np.zeros_like(server)])
-    rest = "no boxes" if server[-1] else "unknown"
     rows = min(len(names) + bool(split.num_unknown), MAX_NAMES)
     height = 1.6 + 2 * max(1.5, 0.26 * rows + 0.6)
     sums = f"{split.labelled.sum():,} labelled, {split.unlabelled.sum():,} unlabelled samples"
@@ -86,13 +87,15 @@ def split_figure(split: Split) -> Figure:
     if server.any():
         note = f"server: {server.sum():,} labelled samples; {note}"
     figure, axes = new_figure("Who holds what", note, height, 2, sharex=True)
-    for ax, counts, cmap, text in (
-        (axes[0], above, "Oranges", "labelled samples"),
-        (axes[1], below, "Blues", "unlabelled samples"),
+    for ax, counts, cmap, text, rest in (
+        (axes[0], above, "Oranges", "labelled samples", "no boxes"),
+        (axes[1], below, "Blues", "unlabelled samples", "unknown"),
     ):
         shown = [*names, rest] if counts[:, -1].any() else names
         _heatmap(ax, counts[:, : len(shown)], shown, cmap, text)
-        ax.xaxis.set_major_formatter(lambda place, _: "server" if place == number else f"{place:.0f}")
+        if server.any():
+            ticks = [place for place in ax.get_xticks() if 0 <= place < number * (1 - _BESIDE_SERVER)]
+            ax.set_xticks([*ticks, number], [*(f"{place:.0f}" for place in ticks), "server"])
     label(axes[0], y="label")
     label(axes[1], "client", "true class")
     return figure

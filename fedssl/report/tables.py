@@ -170,17 +170,23 @@ def warnings(run: Run, split: Split | None) -> list[str]:
 
 
 def outcome_warnings(run: Run) -> list[str]:
-    """Give what went wrong with a run that ended well: it fell below its beginning, or its clients learnt nothing."""
+    """Give what made a run's rounds of no use: it fell below its beginning, or no client gave or learnt anything."""
     found = []
     if run.method.get("collapsed") is True:
         found.append(_collapsed(run.method))
+    if run.records and not any(set(record.get("cohort") or []) - _failed(record) for record in run.records):
+        found.append("No client answered well in any round.")
     skipped = [(record.get("train") or {}).get("skipped_batches") for record in run.records]
-    if skipped and all(share == 1.0 for share in skipped):
+    if (known := [share for share in skipped if share is not None]) and min(known) == 1.0:
         found.append(
             "No client found a pseudo-box in any round, so none learnt from its pictures: the warm-up is too short "
             "(method.warm_up, method.warm_up_weights) or method.nms_score too high."
         )
     return found
+
+
+def _failed(record: Record) -> set[int]:
+    return {int(client) for client in record.get("failed") or {}}
 
 
 def _status_warnings(run: Run) -> list[str]:

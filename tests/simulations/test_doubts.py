@@ -40,7 +40,7 @@ def test_a_partition_that_overrides_a_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     for name in "abghi":
         (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    words = f"method=fedsto data=yolo data.path={tmp_path} data.size=64 clients=2 partition=".split()
+    words = f"method=fedsto data=yolo data.path={tmp_path} data.size=64 clients=2".split()
     for name, wanted in (("iid", ["partition=iid deals out anew what the table gives to clients"]), ("natural", [])):
-        found = prepare(check(compose_experiment([*words[:-1], f"partition={name}"])))
+        found = prepare(check(compose_experiment([*words, f"partition={name}"])))
         assert [line for line in found if line.startswith("partition")] == wanted

@@ -62,6 +62,18 @@ def test_a_warm_up_and_a_detectors_scores_are_shown() -> None:
     assert lines[-1].startswith("round 1/2  clients 3/3  loss 2.000  mAP50 0.500  mAP50 of all 0.250  1.0 s")
 
 
+def test_a_stage_leaves_the_bar_when_it_ends() -> None:
+    display = Display(Console(force_terminal=True, file=StringIO(), width=140, color_system=None))
+    display.begin(Experiment(rounds=3), 1)
+    assert display.bar is not None
+    seen = []
+    for done, total in ((0, 0), (0, 2), (1, 2), (2, 2)):
+        display.stage("warm-up", done, total)
+        seen.append(display.bar.tasks[0].fields["scores"])
+    display.close()
+    assert seen == ["", "warm-up 0/2", "warm-up 1/2", ""]
+
+
 def test_a_finished_run_says_how_to_go_on() -> None:
     file = StringIO()
     Display(Console(force_terminal=False, file=file, width=140)).begin(Experiment(rounds=3), 4)

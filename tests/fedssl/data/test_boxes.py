@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -87,11 +90,14 @@ def test_large_data_lie_in_a_temporary_file(limit, monkeypatch):
     assert (x.shape, x.dtype, int(x.sum())) == ((3, 8, 8, 3), np.uint8, 7 * 576)
 
 
-def test_a_folder_without_room_is_named(monkeypatch, tmp_path):
+def test_a_disk_without_room_is_named(monkeypatch, tmp_path):
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(module, "_IN_MEMORY", 0)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(
-        ConfigError, match=r"^FEDSSL_CACHE='.*': must be a folder with room for 0 GB of pictures, twice"
-    ):
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
+    message = r"^FEDSSL_CACHE='.*': must be a folder with room for 0 GB of pictures, twice \(No space left on device\)$"
+    with pytest.raises(ConfigError, match=message):
         room_for(3, 8)
+    assert not list(tmp_path.iterdir())

@@ -59,9 +59,13 @@ def test_coco_annotations_of_another_picture_are_refused(coco):
     content = json.loads(place.read_text())
     content["images"][0] |= {"width": 80, "height": 40}
     place.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=r"annotation of a\.png is of a picture of 40x20, not 80x40$"):
+    with pytest.raises(ConfigError, match=r"annotation a\.png is of a picture of 40x20, not 80x40$"):
         Coco(path=str(coco)).read()
-    content["images"][0] |= {"width": 40, "height": 20}
+    content["images"][0] |= {"width": 20, "height": 40}
+    place.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"picture of 40x20 \(upright, .*\), not 20x40$"):
+        Coco(path=str(coco)).read()
+    content["images"][0] |= {"width": "40.0", "height": 20}
     place.write_text(json.dumps(content))
     assert len(Coco(path=str(coco)).read().train.boxes) == 2
     (coco / "other").mkdir()
@@ -72,10 +76,31 @@ def test_coco_annotations_of_another_picture_are_refused(coco):
         Coco(path=str(coco)).read()
 
 
+def test_coco_ids_may_be_texts_and_crowds_need_no_box(coco):
+    place = coco / "annotations" / "train.json"
+    expected = Coco(path=str(coco), size=40).read().train
+    content = json.loads(place.read_text())
+    for one in content["images"] + content["categories"]:
+        one["id"] = str(one["id"])
+    for one in content["annotations"]:
+        one |= {"image_id": str(one["image_id"]), "category_id": str(one["category_id"])}
+    content["annotations"][2]["bbox"] = []
+    place.write_text(json.dumps(content))
+    found = Coco(path=str(coco), size=40).read().train
+    assert np.array_equal(found.boxes, expected.boxes)
+    assert np.array_equal(found.box_class, expected.box_class)
+    content["images"][1]["id"] = content["images"][0]["id"]
+    place.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"train\.json: two images have the id 10\)$"):
+        Coco(path=str(coco)).read()
+
+
 def test_coco_files_that_are_none_are_refused(coco):
     for text in ("{}", "[]", json.dumps({"images": [], "annotations": [{"image_id": 10, "caption": "A car."}]})):
         (coco / "annotations" / "val.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"is in COCO's format \(val\.json has no .*: data\.annotations chooses"):
+        with pytest.raises(
+            ConfigError, match=r"in COCO's format \(val\.json has no list of .*: data\.annotations chooses"
+        ):
             Coco(path=str(coco)).read()
     with pytest.raises(ConfigError, match=r"annotations are in labels\.json"):
         Coco(path=str(coco), annotations="labels.json").fingerprint()
@@ -101,7 +126,8 @@ def test_coco_names_that_are_not_clear_are_refused(coco, names, category, messag
     [
         ({"image_id": 555}, "annotation 5 is of image 555, which is not there"),
         ({"category_id": 99}, "annotation 5 is of category 99, which is not there"),
-        ({"bbox": [1, 2, 3]}, "annotation 5 has a bbox of 3 numbers, not 4"),
+        ({"bbox": [1, 2, 3]}, r"annotation 5 has as bbox \[1, 2, 3\]"),
+        ({"bbox": "left"}, "annotation 5 has as bbox left"),
         ({"bbox": None}, "annotation 5 has no bbox"),
     ],
 )
@@ -109,8 +135,6 @@ def test_coco_annotations_that_are_wrong_are_named(coco, changed, message):
     place = coco / "annotations" / "train.json"
     content = json.loads(place.read_text())
     content["annotations"][1] |= {"id": 5, **changed}
-    if changed.get("bbox", 0) is None:
-        del content["annotations"][1]["bbox"]
     place.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=rf"is in COCO's format \(train\.json: {message}\)$"):
         Coco(path=str(coco)).read()

@@ -99,14 +99,15 @@ def test_the_fingerprint_follows_files_and_options(yolo):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("labels/a.txt", "2 0.5 0.5 0.1 0.1", r"labels/a\.txt has class 0\.\.1, centre x.*, in line 1"),
+        ("labels/a.txt", "2 0.5 0.5 0.1 0.1", r"labels/a\.txt has class 0\.\.1 and centre x.*, in line 1"),
         ("labels/a.txt", "0.5 0.5 0.5 0.1 0.1", r"labels/a\.txt has class"),
         ("labels/a.txt", "0 0.5 0.5 0.1", r"labels/a\.txt has class"),
         ("labels/a.txt", "car 0.5 0.5 0.1 0.1", r"labels/a\.txt has class"),
         ("labels/a.txt", "0 nan 0.5 0.1 0.1", r"labels/a\.txt has class"),
         ("labels/a.txt", "0 -0.1 0.5 0.1 0.1", r"labels/a\.txt has class"),
-        ("labels/a.txt", "0 0.5 0.5 1 1\n\n0 20 10 20 10", r"labels/a\.txt has .* of the sides 0\.\.1, in line 3"),
-        ("labels/a.txt", "0 0.5 1.01 0.1 0.1", r"labels/a\.txt has .* of the sides 0\.\.1, in line 1"),
+        ("labels/a.txt", "0 0.5 0.5 0.1 0.1 0.9", r"labels/a\.txt has class"),
+        ("labels/a.txt", "0 0.5 0.5 1 1\n\n0 20 10 20 10", r"labels/a\.txt has .* of the sides, 0\.\.1, in line 3"),
+        ("labels/a.txt", "0 0.5 1.01 0.1 0.1", r"labels/a\.txt has .* of the sides, 0\.\.1, in line 1"),
         ("classes.txt", "car\ncar\n", r"classes\.txt has different names, one a line"),
         ("images/c.png", "text", r"images/c\.png is a sound JPEG, PNG, WEBP image"),
         ("pictures.csv", TABLE.replace("party", "owner"), r"pictures\.csv has the columns .* \(it lacks party,"),
@@ -138,16 +139,16 @@ def test_what_is_wrong_is_named_in_one_line(yolo, file, text, message):
 def test_class_names_may_be_in_the_yaml_of_yolo_trainers(yolo):
     (yolo / "classes.txt").unlink()
     place = yolo / "data.yaml"
-    for text in ("names: [car, bus]", "names:\n  1: bus\n  0: car"):
+    for text in ("names: [car, bus]", "names:\n  1: bus\n  0: car", "names: {'0': car, '1': bus}"):
         place.write_text(text)
         assert Yolo(path=str(yolo), size=40).read().class_names == ("car", "bus")
-    for text in ("names: [car, car]", "names: {1: bus, 2: car}", "names: car"):
+    for text in ("names: [car, car]", "names: {1: bus, 2: car}", "names: car", "names: ['']"):
         place.write_text(text)
         with pytest.raises(ConfigError, match=r"data\.yaml has different names, from 0 on$"):
             Yolo(path=str(yolo)).read()
     for text in ("nc: 2", "names: ["):
         place.write_text(text)
-        with pytest.raises(ConfigError, match=r"data\.yaml can be read \("):
+        with pytest.raises(ConfigError, match=r"classes\.txt or data\.yaml can be read \(data\.yaml: "):
             Yolo(path=str(yolo)).read()
 
 
@@ -158,9 +159,18 @@ def test_files_saved_by_a_spreadsheet_are_read(yolo):
     assert (len(data.train.x), data.class_names) == (6, ("car", "bus"))
 
 
-def test_a_share_that_rounding_put_above_one_is_one(yolo):
-    (yolo / "labels" / "a.txt").write_text("0 0.5 0.5 1.0000001 1\n")
-    assert Yolo(path=str(yolo), size=40).read().train.boxes_of(0)[0].tolist() == [[0, 10, 40, 30]]
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("0 0.5 0.5 1.0000001 1", [0, 10, 40, 30]),
+        ("0 -1e-7 0.5 1 1", [0, 10, 20, 30]),
+        ("\ufeff0 0.5 0.5 0.5 0.5", [10, 15, 30, 25]),
+        ("0 0.25 0.5 0.5 0 0.75 1", [10, 10, 30, 30]),
+    ],
+)
+def test_lines_as_tools_write_them(yolo, line, box):
+    (yolo / "labels" / "a.txt").write_text(line + "\n")
+    assert Yolo(path=str(yolo), size=40).read().train.boxes_of(0)[0].tolist() == [box]
 
 
 def test_pictures_are_turned_upright_as_their_camera_says(yolo):
@@ -247,7 +257,7 @@ def test_the_folder_of_voc_itself_is_found(voc):
         (
             "annotations/h.xml",
             voc_file(size="<width>20</width><height>40</height>"),
-            r"h\.xml is of a picture of 40x20, not 20x40",
+            r"h\.xml is of a picture of 40x20 \(upright, by its EXIF tag .*\), not 20x40",
         ),
         ("pictures.csv", TABLE.replace("images/b.png", "more/a.png"), "table has one picture of the name a"),
     ],

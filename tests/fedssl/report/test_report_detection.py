@@ -139,7 +139,9 @@ def test_a_run_that_fell_below_its_warm_up_is_warned_of(make_run: Callable[..., 
     assert not [line for line in warnings(read(directory), None) if line.startswith("Collapsed")]
 
 
-@pytest.mark.parametrize(("shares", "told"), [([1.0, 1.0], True), ([1.0, 0.9], False), ([None, None], False)])
+@pytest.mark.parametrize(
+    ("shares", "told"), [([1.0, 1.0], True), ([1.0, None], True), ([1.0, 0.9], False), ([None, None], False)]
+)
 def test_clients_that_learnt_nothing_are_warned_of(
     shares: list[float | None], told: bool, make_run: Callable[..., Path]
 ) -> None:

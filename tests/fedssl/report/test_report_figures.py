@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,17 @@ def test_the_server_stands_beside_the_clients(tmp_path: Path) -> None:
     assert [label.get_text() for label in above.get_yticklabels()][-1] == "no boxes"
     assert {(text.get_position(), text.get_text()) for text in above.texts} >= {((2, 1), "2"), ((2, 2), "1")}
     assert not [text for text in below.texts if text.get_position()[0] == 2]
-    assert [above.xaxis.get_major_formatter()(place, 0) for place in (0, 1, 2)] == ["0", "1", "server"]
+    assert [label.get_text() for label in below.get_xticklabels()] == ["0", "1", "server"]
+    assert [label.get_text() for label in below.get_yticklabels()][-1] == "unknown"
+
+
+def test_the_server_is_named_beside_many_clients(make_run: Callable[..., Path]) -> None:
+    split = read_split(make_run(clients=99, rounds=1) / "split.npz")
+    held = [1] * (len(split.class_names) + 1)
+    figure = split_figure(replace(split, server=held))
+    labels = figure.axes[1].get_xticklabels()
+    assert labels[-1].get_text() == "server"
+    assert labels[-1].get_position()[0] == 99
 
 
 def test_many_clients_and_classes_thin_their_ticks(make_run: Callable[..., Path]) -> None:
