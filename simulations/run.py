@@ -120,7 +120,7 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
     Gives warnings of what can run, but hardly learn.
     """
-    from fedssl.assembly import assemble
+    from fedssl.assembly import assemble, split_of
     from fedssl.data.base import SOURCES
     from fedssl.data.cache import open_dataset
     from fedssl.models.base import MODELS
@@ -128,11 +128,11 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     from fedssl.partition.holdings import Holdings
     from server.app import for_clients
 
-    split = prepare_split(experiment)
-    # A resumed run has its weights from the checkpoint.
-    parts = assemble(for_clients(experiment) if resume else experiment)
     source = SOURCES.create(experiment.data)
     dataset = open_dataset(source)
+    split = split_of(experiment, dataset)
+    # A resumed run has its weights from the checkpoint.
+    parts = assemble(for_clients(experiment) if resume else experiment)
     import torch
 
     with torch.device("meta"):

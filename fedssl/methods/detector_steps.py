@@ -35,6 +35,21 @@ class Phase(NamedTuple):
 EVERYTHING = Phase()
 
 
+class Pace(NamedTuple):
+    """Learning rate, and over how many first steps it rises to that."""
+
+    lr: float
+    ramp: int = 0
+
+
+class Supervised(NamedTuple):
+    """What the server's epochs gave: momentum by parameter, the mean loss (NaN without steps), steps that failed."""
+
+    momentum: State
+    loss: float
+    failed: int
+
+
 @dataclass(frozen=True)
 class Filter:
     """What of a teacher's findings become pseudo-boxes: least score, largest overlap (IoU), most boxes a picture."""

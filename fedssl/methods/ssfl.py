@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from fedssl.losses.labelled import scene_loss
 from fedssl.methods import detector_steps as steps
 from fedssl.methods import pictured
 from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
-from fedssl.methods.detector_steps import EVERYTHING, Phase
+from fedssl.methods.detector_steps import EVERYTHING, Pace, Phase, Supervised
 from fedssl.methods.fedavg import snapshot
 from fedssl.methods.fixmatch import Counts, add
 from fedssl.methods.server_only import check_server_data
@@ -40,21 +40,6 @@ MOMENTUM, FOUND = "momentum.", "found."
 """Parts of `ServerState.extra`: the server's optimiser, and boxes found before and after the warm-up."""
 EMA = "ema."
 """Part of a client's memory: its teacher, where that outlives the round."""
-
-
-class Pace(NamedTuple):
-    """Learning rate, and over how many first steps it rises to that."""
-
-    lr: float
-    ramp: int = 0
-
-
-class Supervised(NamedTuple):
-    """What the server's epochs gave: momentum by parameter, the mean loss (NaN without steps), steps that failed."""
-
-    momentum: State
-    loss: float
-    failed: int
 
 
 @register("ssfl")
@@ -349,32 +334,39 @@ class SSFL(Method):
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
         average, statistics = copy.deepcopy(model) if self.server_average else model, steps.Statistics(model)
-        for epoch in range(epochs):
-            tell(stage, epoch, epochs)
-            order = rng.numpy("server order", epoch).permutation(data.labelled)
-            key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
-            for i, index in enumerate(steps.cut(order, self.batch_size)):
-                for group in optimizer.param_groups:
-                    group["lr"] = pace.lr * min(1.0, (tried + 1) / max(1, pace.ramp))
-                if i == 0 or len(index) == 1:
-                    steps.set_modes(model, (), len(index))
-                statistics.keep()
-                loss = scene_loss(model, data, index, key + i, self.settings(), mosaic=self.mosaic)[1]
-                added = self.penalty(model, phase, draws)
-                tried += 1
-                if steps.take_step(optimizer, loss if added is None else loss + added, self.clip):
-                    losses.append(loss.item())
-                    if average is not model:
-                        update_ema(average, model, self.server_average)
-                else:
-                    statistics.put_back()
-        tell(stage, epochs, epochs)
+        steps.set_modes(model, (), self.batch_size)
+        for tried, (index, key, draws) in enumerate(self._batches(data, rng, epochs, stage), 1):
+            for group in optimizer.param_groups:
+                group["lr"] = pace.lr * min(1.0, tried / max(1, pace.ramp))
+            if model.training != (len(index) > 1):
+                steps.set_modes(model, (), len(index))
+            statistics.keep()
+            loss = scene_loss(model, data, index, key, self.settings(), mosaic=self.mosaic)[1]
+            added = self.penalty(model, phase, draws)
+            if steps.take_step(optimizer, loss if added is None else loss + added, self.clip):
+                losses.append(loss.item())
+                if average is not model:
+                    update_ema(average, model, self.server_average)
+            else:
+                statistics.put_back()
         momenta = steps.momenta(model, optimizer)
         if average is not model:
             model.load_state_dict(average.state_dict())
         failed = tried - len(losses)
         steps.check_failed(failed, tried, f"{stage}: ")
         return Supervised(momenta, sum(losses) / len(losses) if losses else math.nan, failed)
+
+    def _batches(
+        self, data: ClientData, rng: Rng, epochs: int, stage: str
+    ) -> Iterator[tuple[NDArray[np.int64], int, torch.Generator]]:
+        """Give the samples of each step, the key of their views and the draws of the penalty."""
+        for epoch in range(epochs):
+            tell(stage, epoch, epochs)
+            order = rng.numpy("server order", epoch).permutation(data.labelled)
+            key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
+            for i, index in enumerate(steps.cut(order, self.batch_size)):
+                yield index, key + i, draws
+        tell(stage, epochs, epochs)
 
     def settings(self) -> LossSettings:
         """Give the weights and choices of the loss."""

@@ -17,8 +17,8 @@ from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
 from fedssl.losses.ema import ema_alpha
 from fedssl.methods.base import Payload, ServerState, Step
-from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
-from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL, Pace
+from fedssl.methods.detector_steps import Pace, momenta, restore, set_modes, sgd, take_step
+from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
 from fedssl.methods.warm_up import warm_up_scores
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState
+from fedssl.methods.detector_steps import Pace
 from fedssl.methods.fedsto import FedSTO
-from fedssl.methods.ssfl import SSFL, Pace
+from fedssl.methods.ssfl import SSFL
 from fedssl.methods.warm_up import cached, code_of, read_weights
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
