@@ -139,26 +139,21 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
         model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
     _check_network(experiment, model, parts.task.name)
     parts.personalization.prepare(model)
-    parts.method.check(model, Holdings(dataset, split, source.flip, torch.device("cpu")).server(), experiment.clients)
+    own = Holdings(dataset, split, source.flip, torch.device("cpu")).server()
+    parts.method.check(model, own, experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
-    return _doubts(experiment, parts.method, source, split)
+    return parts.method.doubts(experiment, own) + _doubts(experiment, parts.method, source, split)
 
 
 def _doubts(experiment: Experiment, method: Method, source: DataSource, split: Split) -> list[str]:
     found = []
-    if method.open_world and experiment.method.get("train") == "last_stage" and experiment.model.get("weights") == "":
-        found.append("model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them")
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
     if split.dropped:
         found.append(f"{split.dropped} training samples are with nobody")
     if source.dealt and experiment.partition["name"] != "natural":
         found.append(f"partition={experiment.partition['name']} deals out anew what the table gives to clients")
-    if (selective := experiment.method.get("selective_rounds", 0)) and selective >= experiment.rounds:
-        found.append(
-            f"method.selective_rounds={selective} of rounds={experiment.rounds}: clients never train neck and head"
-        )
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 
 from fedssl.calibration.base import CalibrationHook
-from fedssl.config import ConfigError
+from fedssl.config import ConfigError, Experiment
 from fedssl.data.base import SOURCES
 from fedssl.data.views import ClientData
 from fedssl.personalization.base import Personal, PersonalizationHook
@@ -114,6 +114,11 @@ class Method(ABC):
         `model` has shapes but no values (device meta); `data` are the server's own samples, if it has any.
         """
         del model, data, num_clients
+
+    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+        """Give a line for each choice with which the method can run, but hardly learn; `data` as in `check`."""
+        del experiment, data
+        return []
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give the first server state; not called when a run is resumed.

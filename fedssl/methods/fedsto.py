@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import torch
 
-from fedssl.config import option
+from fedssl.config import Experiment, option
 from fedssl.data.views import ClientData
 from fedssl.losses.orthogonal import orthogonality, orthogonality_exact, orthogonality_floor, weight_matrices
 from fedssl.methods.base import ServerState, Step, Update, register
@@ -46,6 +46,14 @@ class FedSTO(SSFL):
         if step.round_ <= self.selective_rounds:
             return Phase(SELECTIVE, FROZEN[self.freeze])
         return Phase(WHOLE)
+
+    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+        """Tell of a run that ends in phase 1."""
+        del data
+        if self.selective_rounds < experiment.rounds:
+            return []
+        rounds = f"method.selective_rounds={self.selective_rounds} of rounds={experiment.rounds}"
+        return [f"{rounds}: clients never train neck and head"]
 
     def penalty(self, model: torch.nn.Module, phase: Phase, draws: torch.Generator) -> torch.Tensor | None:
         """Give lambda R over neck and head in phase 2 (section 4.2)."""

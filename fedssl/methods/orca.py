@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.config import ConfigError, option
+from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
 from fedssl.losses.pairwise import choose_partners, pairwise_loss
@@ -119,6 +119,13 @@ class Orca(Method):
     def layers(self, model: torch.nn.Module) -> int:
         """Give the number of frozen leading modules."""
         return trunk_layers(model) if self.train == "last_stage" else 0
+
+    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+        """Tell of frozen stages that nobody has trained."""
+        del data
+        if self.train != "last_stage" or experiment.model.get("weights") != "":
+            return []
+        return ["model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them"]
 
     def train_client(
         self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step

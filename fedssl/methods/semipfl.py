@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from fedssl.config import ConfigError, option
+from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.views import ClientData
 from fedssl.devices import Devices
 from fedssl.losses.reconstruction import usable
@@ -158,6 +158,13 @@ class SemiPFL(Devices, Method):
                 raise ConfigError("method.eval_mode", self.eval_mode, "sweep with method.base_when=scored")
             if self.base_init == "warm":
                 raise ConfigError("method.base_init", self.base_init, "fresh with method.base_when=scored")
+
+    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+        """Tell of weights over one domain, which are 1 whatever they learn."""
+        one = data is not None and int(self.domains_of(data).max()) == 0
+        if not one or experiment.personalization.get("aggregate") != "weights":
+            return []
+        return ["the server has one domain, so that weights have nothing to learn: personalization.aggregate=finetune"]
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give a fresh hyper-network; `ServerState.model` is the autoencoder that it is centred on."""

@@ -12,6 +12,7 @@ from simulations.run import prepare
 
 BLIND = "model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them"
 BACKBONES = "method.selective_rounds=15 of rounds=15: clients never train neck and head"
+ALONE = "the server has one domain, so that weights have nothing to learn: personalization.aggregate=finetune"
 UNTOLD = "no client has a labelled sample, and method={} learns from these; see labels"
 
 
@@ -24,6 +25,9 @@ UNTOLD = "no client has a labelled sample, and method={} learns from these; see 
         ("method=fedossl model.width=4 model.weights=", [BLIND]),
         ("method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 rounds=16", []),
         ("method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 rounds=15", [BACKBONES]),
+        ("method=semipfl method.domains=1", [ALONE]),
+        ("method=semipfl method.domains=1 personalization.aggregate=finetune", []),
+        ("method=semipfl method.domains=2", []),
         (
             "method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 clients=2",
             ["8 training samples are with nobody"],
