@@ -198,15 +198,15 @@ def data_path(repeats: int) -> list[Cell]:
     return [Cell("G8", item.pop("what"), [], [], **item) for item in found]
 
 
-def comparisons(chosen: set[str], repeats: int, folder: Path) -> Iterator[Cell]:
-    """Give the chosen goals' cells one after another, each when it is measured."""
+def comparisons(chosen: set[str], text: str, repeats: int, folder: Path) -> Iterator[Cell]:
+    """Give the chosen goals' cells whose name holds `text` one after another, each when it is measured."""
     if chosen - {"G8"}:
         for cell in cells(folder):
-            if cell.goal in chosen:
+            if cell.goal in chosen and text in cell.what:
                 measure(cell, repeats, lambda line: print(line, flush=True))
                 yield cell
     if "G8" in chosen:
-        yield from data_path(repeats)
+        yield from (cell for cell in data_path(repeats) if text in cell.what)
 
 
 def keep(row: dict[str, Any], out: Path) -> None:
@@ -226,6 +226,7 @@ def keep(row: dict[str, Any], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(GOALS), help=f"goals with commas between: {', '.join(GOALS)}")
+    parser.add_argument("--what", default="", help="only comparisons whose name holds this text")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "speed.csv")
     options = parser.parse_args()
@@ -234,7 +235,7 @@ def main() -> None:
         parser.error(f"--only {options.only}: must be of {', '.join(GOALS)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for cell in comparisons(chosen, options.repeats, Path(name)):
+        for cell in comparisons(chosen, options.what, options.repeats, Path(name)):
             row = verdict(cell)
             print(row, flush=True)
             keep(row, options.out)
