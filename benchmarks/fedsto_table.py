@@ -71,16 +71,12 @@ CENTRAL = Row(
 )
 FEDADAM = Row("SSFL, FedAdam", "ssfl", "fedadam")
 FEDBN = Row("SSFL, FedBN (clients' own models)", "ssfl", "fedbn")
-LAST_STEP = Row("FedSTO, the server's last step (seed 0)", "fedsto", "last_step")
-MORE = Row("FedSTO, `tau2=0.5` (seed 0)", "fedsto", "tau2_0.5")
-SHORT = Row("FedSTO, `tau2=0.5`, warm-up of 60 epochs (seed 0)", "fedsto", "warm_up_60")
-SERVER_SHORT = Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60")
 OTHERS = (
-    *(LAST_STEP, MORE, SHORT, SERVER_SHORT),
-    *(
-        Row(f"{row.name}, `round_lr=0.003` (seed 0)", row.method, "lr_0.003")
-        for row in (SERVER, SSFL, FEDSTO, ALL_LABELS)
-    ),
+    Row("FedSTO, last steps (seed 0)", "fedsto", "last_step"),
+    Row("FedSTO, clients' last steps (seed 0)", "fedsto", "clients_last_step"),
+    Row("SSFL, local average, clients' last steps (seed 0)", "ssfl", "clients_last_step"),
+    Row("all labels, federated, clients' last steps (seed 0)", "all_labels", "clients_last_step"),
+    Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60"),
 )
 ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
 DRAWN = (FEDSTO, SSFL, GLOBAL, SERVER, ALL_LABELS)

@@ -35,11 +35,12 @@ class Phase(NamedTuple):
 EVERYTHING = Phase()
 
 
-class Pace(NamedTuple):
-    """Learning rate, and over how many first steps it rises to that."""
+class Local(NamedTuple):
+    """A client's models in a round: the one that trains, the labeller, and what follows each step, with its decay."""
 
-    lr: float
-    ramp: int = 0
+    model: torch.nn.Module
+    teacher: torch.nn.Module
+    followers: Sequence[tuple[torch.nn.Module, float]]
 
 
 class Supervised(NamedTuple):

@@ -28,7 +28,7 @@ from fedssl.losses.labelled import scene_loss
 from fedssl.methods import detector_steps as steps
 from fedssl.methods import pictured
 from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
-from fedssl.methods.detector_steps import EVERYTHING, Pace, Phase, Supervised
+from fedssl.methods.detector_steps import EVERYTHING, Local, Phase, Supervised
 from fedssl.methods.fedavg import snapshot
 from fedssl.methods.fixmatch import Counts, add
 from fedssl.methods.server_only import check_server_data
@@ -51,7 +51,6 @@ class SSFL(Method):
     server_epochs: int = option(1, "epochs of the server a round", low=0)
     batch_size: int = option(8, "pictures a step, at the clients and at the server", low=1)
     lr: float = option(0.01, "learning rate of SGD, constant", above=0)
-    round_lr: float = option(0.0, "learning rate after the warm-up, at the clients too; 0 = method.lr (paper)", low=0)
     momentum: float = option(0.937, "momentum; a client's begins anew each round", low=0, below=1)
     weight_decay: float = option(5e-4, "L2 penalty on weights, not on biases and batch norm", low=0)
     clip: float = option(10.0, "largest norm of a gradient; 0 = any", low=0)
@@ -60,6 +59,13 @@ class SSFL(Method):
         0.0,
         "decay a step of a moving average of the server's weights, begun anew each time it trains, which it sends in "
         "place of the last step's; 0 = off (paper)",
+        low=0,
+        below=1,
+    )
+    client_average: float = option(
+        0.0,
+        "decay a step of a moving average of a client's weights, begun anew each round, which it sends in place of the "
+        "last step's; 0 = off (paper)",
         low=0,
         below=1,
     )
@@ -164,8 +170,9 @@ class SSFL(Method):
     def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
         """Train, and note what was found before and after."""
         before = pictured.found(model, data.dataset)
-        pace = Pace(self.lr, self.warm_up_ramp)
-        momentum = self.supervise(model, data, rng, self.warm_up, {}, pace, stage="the server's warm-up").momentum
+        momentum = self.supervise(
+            model, data, rng, self.warm_up, {}, ramp=self.warm_up_ramp, stage="the server's warm-up"
+        ).momentum
         scored = pictured.scores(model, data.dataset, data.kinds)
         extra = {f"{FOUND}before": before, f"{FOUND}after": pictured.found(model, data.dataset)}
         known = {name: value for name, value in scored.items() if not math.isnan(value)}
@@ -194,21 +201,26 @@ class SSFL(Method):
         teacher = copy.deepcopy(model).requires_grad_(False)
         if kept := {name[len(EMA) :]: t for name, t in memory.items() if name.startswith(EMA)}:
             teacher.load_state_dict(kept)
-        counts: Counts = {}
+        average = copy.deepcopy(model).requires_grad_(False) if self.client_average else model
+        decay = self.ema_alpha or ema_alpha(math.ceil(len(pool) / self.batch_size))
+        followers = [(teacher, decay)] if self.labeller == "ema" else []
+        followers += [(average, self.client_average)] if average is not model else []
+        local, counts = Local(model, teacher, followers), Counts()
         with steps.frozen(model, phase.frozen):
-            optimizer = steps.sgd(model, self.round_lr or self.lr, self.momentum, self.weight_decay)
+            optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
             for epoch in range(self.epochs):
                 order = step.rng.numpy("order", epoch).permutation(pool)
-                self._epoch(model, teacher, data, steps.cut(order, self.batch_size), optimizer, step, epoch, counts)
+                self._epoch(local, data, steps.cut(order, self.batch_size), optimizer, step, epoch, counts)
         steps.check_failed(*counts["failed_steps"])
+        if average is not model:
+            model.load_state_dict(average.state_dict())
         if not self.ema_reset:
             memory = {**memory, **{EMA + name: tensor for name, tensor in snapshot(teacher).items()}}
         return Update(data.client_id, len(pool), self._sent(snapshot(model), phase), metrics=counts), memory
 
     def _epoch(
         self,
-        model: torch.nn.Module,
-        teacher: torch.nn.Module,
+        local: Local,
         data: ClientData,
         parts: Sequence[NDArray[np.int64]],
         optimizer: torch.optim.Optimizer,
@@ -217,15 +229,15 @@ class SSFL(Method):
         counts: Counts,
     ) -> None:
         """Take a step a batch, after each of which the teacher follows (equation 6)."""
+        model = local.model
         phase, key, draws = self.phase(step), step.rng.key("views", epoch), step.rng.torch("penalty", epoch)
-        alpha = self.ema_alpha or ema_alpha(len(parts))
         statistics = steps.Statistics(model)
         for i, index in enumerate(parts):
             # The last one alone can be of another size.
             if i == 0 or len(index) == 1:
                 steps.set_modes(model, phase.frozen, len(index))
             statistics.keep()
-            loss, parts_of_loss = self.client_loss(model, teacher, data, index, key + i, counts)
+            loss, parts_of_loss = self.client_loss(model, local.teacher, data, index, key + i, counts)
             added = self.penalty(model, phase, draws)
             add(counts, {"skipped_batches": (float(loss is None), 1.0)})
             terms = [term for term in (loss, added) if term is not None]
@@ -239,8 +251,8 @@ class SSFL(Method):
                 statistics.put_back()
                 continue
             add(counts, {**parts_of_loss, "loss": (total.item(), 1.0)})
-            if self.labeller == "ema":
-                update_ema(teacher, model, alpha)
+            for follower, decay in local.followers:
+                update_ema(follower, model, decay)
         add(counts, {"failed_steps": (0.0, 0.0)})
 
     def client_loss(
@@ -301,8 +313,7 @@ class SSFL(Method):
         kept = {name.removeprefix(MOMENTUM): t for name, t in server.extra.items() if name.startswith(MOMENTUM)}
         given = kept if self.server_optimizer == "kept" else {}
         phase = self.phase(step)
-        pace = Pace(self.round_lr or self.lr)
-        made = self.supervise(model, data, step.rng, self.server_epochs, given, pace, phase=phase)
+        made = self.supervise(model, data, step.rng, self.server_epochs, given, phase=phase)
         metrics = {
             **server.metrics,
             "phase": float(phase.number),
@@ -320,24 +331,24 @@ class SSFL(Method):
         rng: Rng,
         epochs: int,
         momentum: State,
-        pace: Pace,
         *,
         phase: Phase = EVERYTHING,
+        ramp: int = 0,
         stage: str = "the server",
     ) -> Supervised:
-        """Train on labelled scenes in place.
+        """Train on labelled scenes in place; the learning rate rises over the first `ramp` steps.
 
         With `server_average` the model is the average in the end, and the momentum that of the last step.
         Raises FloatingPointError, beginning with `stage`, if over 10 % of the steps have no finite loss.
         """
-        optimizer = steps.sgd(model, pace.lr, self.momentum, self.weight_decay)
+        optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
         steps.restore(model, optimizer, momentum)
         losses, tried = [], 0
         average, statistics = copy.deepcopy(model) if self.server_average else model, steps.Statistics(model)
         steps.set_modes(model, (), self.batch_size)
         for tried, (index, key, draws) in enumerate(self._batches(data, rng, epochs, stage), 1):
             for group in optimizer.param_groups:
-                group["lr"] = pace.lr * min(1.0, tried / max(1, pace.ramp))
+                group["lr"] = self.lr * min(1.0, tried / max(1, ramp))
             if model.training != (len(index) > 1):
                 steps.set_modes(model, (), len(index))
             statistics.keep()

@@ -70,6 +70,15 @@ def test_phase_one_moves_the_backbone_alone(client: MakeClient):
     assert all(name.startswith("backbone.") for name in teacher)
 
 
+def test_an_average_of_a_client_in_phase_one_leaves_neck_and_head_to_the_bit(client: MakeClient):
+    chosen, model = FedSTO(**LOW, selective_rounds=2, client_average=0.75), network()
+    sent = state_of(model)
+    chosen.train_client(model, Payload(sent), {}, client(0, 12, detecting=True), at(2))
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, sent[name])}
+    assert "backbone.stem.conv.weight" in changed
+    assert all(name.startswith("backbone.") for name in changed)
+
+
 def test_phase_two_moves_and_sends_everything(client: MakeClient):
     chosen, model = FedSTO(**LOW, selective_rounds=2), network()
     sent = state_of(model)

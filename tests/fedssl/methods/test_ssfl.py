@@ -17,7 +17,7 @@ from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
 from fedssl.losses.ema import ema_alpha
 from fedssl.methods.base import Payload, ServerState, Step
-from fedssl.methods.detector_steps import Pace, momenta, restore, set_modes, sgd, take_step
+from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
 from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
 from fedssl.methods.warm_up import warm_up_scores
 from fedssl.models.base import MODELS
@@ -296,24 +296,21 @@ def test_the_learning_rate_rises_over_the_warm_up(client: MakeClient):
     for ramp in (0, 100):
         model = network()
         sent = state_of(model)
-        chosen.supervise(model, one, Rng(0), 1, {}, Pace(chosen.lr, ramp))
+        chosen.supervise(model, one, Rng(0), 1, {}, ramp=ramp)
         moved.append(model.state_dict()["head.convs.0.weight"] - sent["head.convs.0.weight"])
     torch.testing.assert_close(moved[1] * 100, moved[0], rtol=1e-2, atol=5e-6)
 
 
-def test_rounds_may_have_a_learning_rate_of_their_own(client: MakeClient):
-    own, slow = method(round_lr=1e-3, **LOW), method(lr=1e-3, **LOW)
-    data = client(0, 12, detecting=True)
-    assert equal(trained(own, data)[0].state, trained(slow, data)[0].state)
-    one = at_server(client(6, 0, detecting=True))
-    server = method().init_server(network(), one, Rng(0), 3)
-    made, wanted = (chosen.train_server(server, network(), one, [], STEP).model for chosen in (own, slow))
-    assert equal(made, wanted)
-    begun, first = (
-        method(**options, warm_up=1, warm_up_weights="").init_server(network(), one, Rng(0), 3)
-        for options in ({"round_lr": 1e-3}, {})
+def test_a_client_may_send_the_average_of_its_steps(client: MakeClient):
+    data = client(0, 4, detecting=True)
+    plain, sent, _ = trained(method(**LOW), data)
+    averaged, _, model = trained(method(**LOW, client_average=0.75), data)
+    name = "head.convs.0.weight"
+    torch.testing.assert_close(averaged.state[name], 0.75 * sent[name] + 0.25 * plain.state[name])
+    assert torch.equal(
+        averaged.state["backbone.stem.norm.running_mean"], plain.state["backbone.stem.norm.running_mean"]
     )
-    assert equal(begun.model, first.model)
+    assert equal(averaged.state, state_of(model))
 
 
 def test_refusals(client: MakeClient):

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState
-from fedssl.methods.detector_steps import Pace
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL
 from fedssl.methods.warm_up import cached, code_of, read_weights
@@ -65,7 +64,7 @@ def test_it_is_trained_once_for_all_methods(cache: Path, data: ClientData, monke
         raise AssertionError("trained again")
 
     monkeypatch.setattr(SSFL, "supervise", fail)
-    for chosen in (SSFL(**OPTIONS, labeller="global", tau2=0.9, round_lr=0.001), FedSTO(**OPTIONS, orthogonal=0.5)):
+    for chosen in (SSFL(**OPTIONS, labeller="global", tau2=0.9), FedSTO(**OPTIONS, orthogonal=0.5)):
         assert same(first, begun(chosen, data))
     with pytest.raises(AssertionError, match="trained again"):
         begun(SSFL(**OPTIONS, warm_up_weights=""), data)
@@ -143,7 +142,7 @@ def test_without_epochs_a_file_of_weights_is_the_first_model(cache: Path, data: 
 def test_the_warm_up_begins_with_a_file_of_weights(cache: Path, data: ClientData, given: Path):
     made = begun(SSFL(**OPTIONS, anchors="coco", warm_up_weights=str(given)), data)
     chosen, model = SSFL(**OPTIONS), network(7)
-    chosen.supervise(model, data, Rng(0), 1, {}, Pace(chosen.lr, chosen.warm_up_ramp))
+    chosen.supervise(model, data, Rng(0), 1, {}, ramp=chosen.warm_up_ramp)
     assert all(torch.equal(made.model[name], tensor) for name, tensor in model.state_dict().items())
     assert len(files(cache)) == 1
 
