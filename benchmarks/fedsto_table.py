@@ -79,7 +79,7 @@ OTHERS = (
     Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60"),
 )
 ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
-DRAWN = (FEDSTO, SSFL, GLOBAL, SERVER, ALL_LABELS)
+DRAWN = (FEDSTO, SSFL, SELECTIVE, SERVER, ALL_LABELS)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#555555", "#CC79A7")
 SCORES_TEXT = """\
 ## {weather} clients
@@ -256,7 +256,7 @@ def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
     left.set_xlabel("round")
     left.set_title("Mean over the weathers, mean over seeds", fontsize=9)
     right.set_xticks(range(len(WEATHERS)), WEATHERS)
-    right.set_title(f"Last three evaluations: mean and 95 % interval over {seeds(scores, weather)}", fontsize=9)
+    right.set_title(f"Last three evaluations: mean over {seeds(scores, weather)}, 95 % interval of several", fontsize=9)
     for axes in (left, right):
         axes.set_ylabel("mAP at IoU 0.5 (%)")
         axes.grid(axis="y", alpha=0.3)

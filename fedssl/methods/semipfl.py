@@ -25,14 +25,7 @@ from fedssl.devices import Devices
 from fedssl.losses.reconstruction import usable
 from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
 from fedssl.models.hyper_state import TABLE, first_state, fitted, network_of, over, stepped, under
-from fedssl.models.reconstruct import (
-    PARTS,
-    encode,
-    load_autoencoder,
-    principal_map,
-    reconstructions,
-    train_autoencoder,
-)
+from fedssl.models.reconstruct import PARTS, encode, load_autoencoder, principal_map, reconstructions, train_autoencoder
 from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.personalization.base_models import SIZES, BaseModels, filter_facts, kept_shares
 from fedssl.personalization.mixture import MixtureOfHeads
@@ -161,8 +154,7 @@ class SemiPFL(Devices, Method):
 
     def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Tell of weights over one domain, which are 1 whatever they learn."""
-        one = data is not None and int(self.domains_of(data).max()) == 0
-        if not one or experiment.personalization.get("aggregate") != "weights":
+        if data is None or self.domains_of(data).any() or experiment.personalization.get("aggregate") != "weights":
             return []
         return ["the server has one domain, so that weights have nothing to learn: personalization.aggregate=finetune"]
 

@@ -174,7 +174,8 @@ def outcome_warnings(run: Run) -> list[str]:
     found = []
     if run.method.get("collapsed") is True:
         found.append(_collapsed(run.method))
-    if run.records and not any(set(record.get("cohort") or []) - _failed(record) for record in run.records):
+    asked = [record for record in run.records if record.get("cohort")]
+    if asked and not any(set(record["cohort"]) - _failed(record) for record in asked):
         found.append("No client answered well in any round.")
     skipped = [(record.get("train") or {}).get("skipped_batches") for record in run.records]
     if (known := [share for share in skipped if share is not None]) and min(known) == 1.0:
