@@ -19,8 +19,11 @@ from matplotlib.figure import Figure
 from fedssl.report.intervals import Interval
 
 WEATHERS = ("cloudy", "overcast", "rainy", "snowy")
-TOTAL, LATE, CLIENTS, PAPER = "map50_total", "late_map50_total", "map50_clients", "map50_paper"
-COLUMNS = (*(f"map50_{weather}" for weather in WEATHERS), PAPER, TOTAL, LATE, CLIENTS)
+TOTAL, LATE, CLIENTS = "map50_total", "late_map50_total", "map50_clients"
+PAPER, LATE_PAPER = "map50_paper", "late_map50_paper"
+COLUMNS = (*(f"map50_{weather}" for weather in WEATHERS), PAPER, LATE_PAPER, TOTAL, LATE, CLIENTS)
+HEAD = (*WEATHERS, "paper's total", "late paper's total", "total", "late total", "clients' three")
+GAINS = (LATE_PAPER, TOTAL, LATE, CLIENTS)
 OF_PAPER = ("map50_cloudy", *(f"personal_map50_{weather}" for weather in WEATHERS[1:]))
 """Whose mean is `PAPER`: the global model's score in the server's weather, the clients' own models' in theirs."""
 FEW, MANY = 3, 12
@@ -86,18 +89,18 @@ SCORES_TEXT = """\
 
 mAP at IoU 0.5 in percent on the same test pictures in each weather, global model of the last round, mean ± 95 %
 t-interval over {seeds}; *italics*: the paper's on BDD100K. `total`: mean over the four weathers, of the global model;
-FedBN has none. `late total`: mean over rounds 30, 35 and 40, which jumps about less. `paper's total`: the same mean as
-the paper takes it, cloudy by the global model, the others by the models that clients trained in the last round.
+FedBN has none. `paper's total`: the same mean as the paper takes it, cloudy by the global model, the others by the
+models that clients trained in that round. `late`: mean over rounds 30, 35 and 40, which jumps about less.
 `clients' three`: mean over the clients' weathers, of the global model, for FedBN of the clients' own. All runs are in
 [fedsto_roadsign.csv](../results/fedsto_roadsign.csv)."""
 GAINS_TEXT = """\
-Differences of FedSTO in points, paired by seed: total over the weathers, of global models, and mean over the three of
-the clients."""
+Differences of FedSTO in points, paired by seed."""
 COSTS_TEXT = "Megabytes of all clients in 40 rounds, and what the clients' pseudo-boxes were worth in the last one:"
 QUESTIONS_TEXT = """\
 ### What was expected
 
-Late totals, or late means over the clients' three weathers where these are named."""
+Differences in points, paired by seed, of late means: `paper's`, with the models that clients trained, and of global
+models. `yes` and `no` where the interval lies on one side of 0."""
 MANY_TEXT = """\
 ### 12 clients, four of each weather
 
@@ -113,8 +116,8 @@ def setting(weather: str, clients: int = FEW) -> str:
 
 def of(scores: Scores, row: Row, where: str, metric: str) -> Values:
     """Give the value of each seed that FedSTO has; of clients' own models where no global one is, but for totals."""
-    if metric == PAPER:
-        found = _papers_total(scores, row, where)
+    if metric in (PAPER, LATE_PAPER):
+        found = _papers_total(scores, row, where, metric.removesuffix(PAPER))
     else:
         found = scores.values(row.method, row.variant, where, metric)
         if not found and metric not in (TOTAL, LATE):
@@ -123,8 +126,8 @@ def of(scores: Scores, row: Row, where: str, metric: str) -> Values:
     return {seed: value for seed, value in found.items() if seed in counted}
 
 
-def _papers_total(scores: Scores, row: Row, where: str) -> dict[int, float]:
-    parts = [scores.values(row.method, row.variant, where, name) for name in OF_PAPER]
+def _papers_total(scores: Scores, row: Row, where: str, prefix: str) -> dict[int, float]:
+    parts = [scores.values(row.method, row.variant, where, prefix + name) for name in OF_PAPER]
     shared = set.intersection(*(set(part) for part in parts))
     return {seed: fmean(part[seed] for part in parts) for seed in shared}
 
@@ -138,14 +141,14 @@ def by_weather(scores: Scores, weather: str) -> str:
         if any(cells):
             paper = row.noniid if weather == "noniid" else row.iid
             printed = [f" *{100 * value:.1f}*" for value in paper] or [""] * NUMBER
-            lines.append([row.name, *(cell + own for cell, own in zip(cells, [*printed, "", "", ""], strict=True))])
-    head = [*WEATHERS, "paper's total", "total", "late total", "clients' three"]
-    return markdown(["method", *head], lines)
+            lines.append([row.name, *(cell + own for cell, own in zip(cells, [*printed, "", "", "", ""], strict=True))])
+    return markdown(["method", *HEAD], lines)
 
 
 def start(scores: Scores, where: str, metric: str) -> Values:
-    """Give the warm-up's value of each seed."""
-    return scores.values(FEDSTO.method, FEDSTO.variant, where, f"warm_up_{TOTAL if metric == LATE else metric}")
+    """Give the warm-up's value of each seed; there is one model yet, and one evaluation."""
+    one = TOTAL if metric in (LATE, LATE_PAPER) else metric.removeprefix("late_")
+    return scores.values(FEDSTO.method, FEDSTO.variant, where, f"warm_up_{one}")
 
 
 def many(scores: Scores, weather: str) -> str:
@@ -153,9 +156,7 @@ def many(scores: Scores, weather: str) -> str:
     where = setting(weather, MANY)
     lines = [["after the warm-up", *(percent(mean(start(scores, where, name))) for name in COLUMNS)]]
     lines += [[row.name, *(percent(mean(of(scores, row, where, name))) for name in COLUMNS)] for row in (SSFL, FEDSTO)]
-    kept = [[line[0], *(cell for cell, name in zip(line[1:], COLUMNS, strict=True) if name != PAPER)] for line in lines]
-    head = ["method", *WEATHERS, "total", "late total", "clients' three"]
-    return markdown(head, kept) if of(scores, FEDSTO, where, TOTAL) else ""
+    return markdown(["method", *HEAD], lines) if of(scores, FEDSTO, where, TOTAL) else ""
 
 
 def gains(scores: Scores, weather: str) -> str:
@@ -163,11 +164,11 @@ def gains(scores: Scores, weather: str) -> str:
     lines, where = [], setting(weather)
     for row in (*(row for row in ROWS if row is not FEDSTO), None):
         cells = []
-        for metric in (TOTAL, LATE, CLIENTS):
+        for metric in GAINS:
             other = start(scores, where, metric) if row is None else of(scores, row, where, metric)
             cells.append(percent(difference(other, of(scores, FEDSTO, where, metric)), "+"))
         lines.append([row.name if row else "the warm-up", *cells])
-    head = ["FedSTO less", "total", "late total", "clients' three"]
+    head = ["FedSTO less", *(name for name, metric in zip(HEAD, COLUMNS, strict=True) if metric in GAINS)]
     return markdown(head, [line for line in lines if any(line[1:])])
 
 
@@ -202,37 +203,38 @@ def course(rows: pd.DataFrame, row: Row, where: str, metric: str) -> pd.DataFram
     return made.sort_values(["seed", "round"])
 
 
-def verdict(text: str, found: Interval) -> str:
+def verdict(found: Interval) -> str:
     """Say whether a difference is above 0; an interval that reaches 0, and one seed alone, decide nothing."""
-    if math.isnan(found.mean):
-        return f"- {text}: no runs yet."
     if math.isnan(found.half):
-        return f"- {text}: one seed, {percent(found, '+')} points."
+        return percent(found, "+") or "no runs yet"
     outcome = "yes" if found.mean - found.half > 0 else "no" if found.mean + found.half < 0 else "not decided"
-    return f"- {text}: **{outcome}**, {percent(found, '+')} points."
+    return f"**{outcome}** {percent(found, '+')}"
 
 
 def questions(scores: Scores, weather: str) -> str:
-    """Give the answers to what the paper's order lets one expect, on late totals."""
-    where = setting(weather)
+    """Give the answers to what the paper's order lets one expect, on late means."""
+    where, clients = setting(weather), (f"late_personal_{CLIENTS}", f"late_{CLIENTS}")
 
-    def gain(a: Row, b: Row, metric: str = LATE) -> Interval:
-        return difference(of(scores, a, where, metric), of(scores, b, where, metric))
+    def gains_of(a: Row, b: Row, metrics: tuple[str, str] = (LATE_PAPER, LATE)) -> list[str]:
+        return [verdict(difference(of(scores, a, where, one), of(scores, b, where, one))) for one in metrics]
 
-    begun = difference(start(scores, where, TOTAL), of(scores, FEDSTO, where, LATE))
-    clients = f"late_{CLIENTS}"
+    begun = [
+        verdict(difference(start(scores, where, one), of(scores, FEDSTO, where, one))) for one in (LATE_PAPER, LATE)
+    ]
     asked = {
         "FedSTO ends above its warm-up": begun,
-        "FedSTO is above the server's labels alone, on the clients' weathers": gain(SERVER, FEDSTO, clients),
-        "The server's labels alone are below SSFL": gain(SERVER, SSFL),
-        "SSFL's local average labels better than the global model": gain(GLOBAL, SSFL),
-        "Phase 1 alone is above SSFL": gain(SSFL, SELECTIVE),
-        "FedSTO is above SSFL": gain(SSFL, FEDSTO),
-        "Phase 2 adds to phase 1": gain(SELECTIVE, FEDSTO),
-        "The penalty helps": gain(NO_ORTHOGONAL, FEDSTO),
-        "All labels are above FedSTO": gain(FEDSTO, ALL_LABELS),
+        "The server's labels alone are below SSFL": gains_of(SERVER, SSFL),
+        "SSFL's local average labels better than the global model": gains_of(GLOBAL, SSFL),
+        "Phase 1 alone is above SSFL": gains_of(SSFL, SELECTIVE),
+        "Phase 1 alone is above the server's labels alone": gains_of(SERVER, SELECTIVE),
+        "Phase 2 adds to phase 1": gains_of(SELECTIVE, FEDSTO),
+        "The penalty helps": gains_of(NO_ORTHOGONAL, FEDSTO),
+        "FedSTO is above SSFL": gains_of(SSFL, FEDSTO),
+        "FedSTO is above the server's labels alone": gains_of(SERVER, FEDSTO),
+        "The same in the clients' three weathers": gains_of(SERVER, FEDSTO, clients),
+        "All labels are above FedSTO": gains_of(FEDSTO, ALL_LABELS),
     }
-    return "\n".join(verdict(text, found) for text, found in asked.items())
+    return markdown(["expected", "paper's", "global model"], [[text, *found] for text, found in asked.items()])
 
 
 def figure(scores: Scores, rows: pd.DataFrame, weather: str) -> Figure:
