@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from fedssl.config import PARTS, Experiment
 from fedssl.config import describe as allowed
-from simulations.compose import OWN, REGISTRIES, experiments
+from simulations.compose import DEFAULT_METHOD, OWN, REGISTRIES, experiments
 
 HEAD = """\
 # Configuration
@@ -19,7 +19,7 @@ HEAD = """\
 <!-- Written by docs/make_configuration.py; change the dataclasses, not this file. -->
 
 `fedssl run KEY=VALUE ...`. A group takes a choice (`method=fixmatch`) and its options (`method.threshold=0.9`).
-A method brings defaults for data, model, partition and labels; what you give wins. An unknown key, an unknown choice
+A method brings its own defaults for some of them, listed with it; what you give wins. An unknown key, an unknown choice
 or a value outside its range ends with exit code 2 and one line that names what is allowed.
 `fedssl list methods` and the like print the same tables in the terminal.
 """
@@ -36,11 +36,15 @@ def page() -> str:
         parts.append(f"## `{group}`\n")
         if default == OWN:
             parts.append("Default: `method`, the method's own; most have none.\n")
+        elif group == "method":
+            parts.append(f"Default: `{DEFAULT_METHOD}`; of `Experiment()` in Python, `{default}`.\n")
         else:
             parts.append(f"Default: `{default}`, unless the method names another.\n")
         for choice in registry.names():
             cls = registry.get(choice)
             parts += [f"### `{group}={choice}`\n", f"{_first_line(cls)}\n"]
+            if brought := " ".join(getattr(cls, "defaults", ())):
+                parts.append(f"Brings: `{brought}`\n")
             parts += [_table(cls, group)] if dataclasses.fields(cls) else []
     parts += ["## `experiment`\n", _experiments()]
     return "\n".join(parts)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from fedssl.config import Experiment, to_json
+from fedssl.config import ConfigError, Experiment, to_json
 from fedssl.pretraining.run import fix_weights
 from simulations.compose import compose_experiment
 from simulations.run import check_out
@@ -21,6 +21,8 @@ from simulations.run import check_out
 
 def run_config(overrides: Sequence[str]) -> str:
     """Give one line of TOML; a run directory is made, with the `config.yaml` that report and resume read."""
+    if own := [text for text in overrides if text.startswith("method_file=")]:
+        raise ConfigError("method_file", own[0].partition("=")[2], "left out: clients take no code from the wire")
     experiment = fix_weights(compose_experiment(overrides), lambda line: print(line, file=sys.stderr), lambda _: None)
     if experiment.out:
         experiment = _prepare(experiment)
@@ -39,4 +41,8 @@ def _prepare(experiment: Experiment) -> Experiment:
 
 
 if __name__ == "__main__":
-    print(run_config(sys.argv[1:]), end="")
+    try:
+        print(run_config(sys.argv[1:]), end="")
+    except ConfigError as error:
+        print("run_config:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

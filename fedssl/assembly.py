@@ -81,7 +81,7 @@ def load_source(source: str, path: str) -> None:
     """
     if os.environ.get(ALLOW_CODE) != "1":
         raise ConfigError("method_file", path, "empty here: this client takes no code from the wire")
-    name = f"fedssl_method_{sha256(source)[:16]}"
+    name = _module_of(source)
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_loader(name, loader=None, origin=path)
@@ -94,6 +94,15 @@ def load_source(source: str, path: str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+def methods_of(source: str) -> list[str]:
+    """Give the names of the methods that a user's file has registered."""
+    return [name for name in METHODS.names() if METHODS.get(name).__module__ == _module_of(source)]
+
+
+def _module_of(source: str) -> str:
+    return f"fedssl_method_{sha256(source)[:16]}"
 
 
 def split_of(experiment: Experiment, dataset: Dataset) -> Split:

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from fedssl.config import ConfigError, nearest
 from simulations.lazy import defer
@@ -23,6 +24,7 @@ fedssl: federated semi-supervised learning
   fedssl pretrain [KEY=VALUE ...]      a backbone trained without labels, for model.weights=FILE
   fedssl predict RUN --data PATH       a trained model on new images
   fedssl list GROUP                    the choices of a config group
+  fedssl --version                     the version
 
 Each takes --help. An example: fedssl run method=fixmatch data=digits rounds=5
 """
@@ -50,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):
             print(HELP, end="")
+            return 0
+        if argv[0] == "--version":
+            print("fedssl", version("fedssl"))
             return 0
         known = commands()
         if argv[0] not in known:

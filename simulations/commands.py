@@ -105,6 +105,8 @@ def report(argv: Sequence[str]) -> int:
     if len(paths) == 1:
         from fedssl.report.page import build
 
+        if "--out" in options:
+            raise ConfigError("--out", options["--out"], "left out: one run's report is in its directory")
         print(build(Path(paths[0])))
         return 0
     from fedssl.report.compare import compare

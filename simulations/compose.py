@@ -81,6 +81,8 @@ def compose_experiment(overrides: Sequence[str]) -> Experiment:
     source = _load_method_file(given["method_file"]) if "method_file" in given else ""
     preset = _preset(given.get("experiment"))
     chosen = {**{group: str(choice) for group, choice in preset.items() if group in REGISTRIES}, **given}
+    if source and "method" not in chosen:
+        _check_own(source)
     method = METHODS.get(chosen.get("method", DEFAULT_METHOD))
     defaults = [
         text
@@ -231,6 +233,14 @@ def _load_method_file(path: str) -> str:
     return source
 
 
+def _check_own(source: str) -> None:
+    """Check that a user's file holds no method that nothing chooses. Raises ConfigError."""
+    from fedssl.assembly import methods_of
+
+    if own := methods_of(source):
+        raise ConfigError("method", "", f"given, as method_file holds {', '.join(own)}")
+
+
 def _check_keys(given: dict[str, str], choices: dict[str, str]) -> None:
     """Check that each key is a field, a group, or an option of the group's choice."""
     fields = {item.name: item for item in dataclasses.fields(Experiment) if item.name != "method_source"}
@@ -250,9 +260,18 @@ def _check_keys(given: dict[str, str], choices: dict[str, str]) -> None:
         else:
             known = []
         if rest not in known:
-            allowed = f"one of {', '.join(f'{head}.{item}' for item in known)}" if known else f"{head}=VALUE"
+            allowed = (
+                f"one of {', '.join(f'{head}.{item}' for item in known)}"
+                if known
+                else f"left out: {_bare(head, choices)}"
+            )
             guess = nearest(rest, known)
             raise ConfigError(key, value, allowed, f"{head}.{guess}" if guess else "")
+
+
+def _bare(head: str, choices: dict[str, str]) -> str:
+    """Say what has no options."""
+    return f"{head}={choices[head]} has no options" if head in REGISTRIES else f"it is {head}=VALUE"
 
 
 def _check_choice(group: str, value: str) -> None:

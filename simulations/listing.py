@@ -31,6 +31,8 @@ def describe(word: str) -> str:
 
 def _choice(group: str, name: str, cls: Any) -> str:
     lines = [f"{group}={name}: {(cls.__doc__ or '').strip().splitlines()[0]}"]
+    if brought := getattr(cls, "defaults", ()):
+        lines.append(f"    brings {' '.join(brought)}")
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc, operator]

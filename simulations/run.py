@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedssl.box_predictor import BoxPredictor
-    from fedssl.data.base import DataSource
+    from fedssl.data.base import Dataset, DataSource
     from fedssl.methods.base import Method
     from fedssl.partition.split import Split
     from fedssl.predictor import Predictor
@@ -143,13 +143,17 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     parts.method.check(model, own, experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
-    return parts.method.doubts(experiment, own) + _doubts(experiment, parts.method, source, split)
+    return parts.method.doubts(experiment, own) + _doubts(experiment, parts.method, source, dataset, split)
 
 
-def _doubts(experiment: Experiment, method: Method, source: DataSource, split: Split) -> list[str]:
+def _doubts(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
     found = []
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
+    partly = experiment.labels["name"] == "asis" and bool((dataset.train.y < 0).any())
+    if partly and experiment.partition["name"] == "open_world":
+        withheld = "partition=open_world withholds labels of the classes that are to be unseen"
+        found.append(f"{withheld}; another partition keeps all that the data have")
     if split.dropped:
         found.append(f"{split.dropped} training samples are with nobody")
     if source.dealt and experiment.partition["name"] != "natural":

@@ -146,3 +146,14 @@ def test_run_config_hands_the_experiment_over(folder: Path, monkeypatch: pytest.
     assert experiment.out == str(folder / 'a "b"')
     (folder / 'a "b"' / "checkpoint" / "round-1").mkdir(parents=True)
     assert load_run(experiment.out, {}) == experiment
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("rounds=x", "rounds='x'"), ("method_file=my_method.py", "method_file='my_")]
+)
+def test_run_config_refuses_in_one_line(word: str, told: str) -> None:
+    command = [sys.executable, str(ROOT / "docs" / "run_config.py"), word]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"run_config: {told}")
+    assert done.stderr.count("\n") == 1

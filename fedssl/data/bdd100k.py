@@ -90,7 +90,7 @@ class Bdd100k(Pictures):
         files = self.annotation_files()
         try:
             return _scalabel(tuple((str(file), file.stat().st_mtime_ns) for file in files))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
             raise self.refuse(f"labels/det_20/det_train.json and det_val.json are BDD100K's ({reason})") from None
 

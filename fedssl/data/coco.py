@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fedssl.config import option
+from fedssl.config import ConfigError, option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.pictures import Row, Tabled
@@ -50,6 +50,7 @@ class Coco(Tabled):
     def read(self) -> Dataset:
         """Decode and check everything."""
         self._file_of: dict[str, str] = {}
+        self._images = self._read().images
         return super().read()
 
     def names(self) -> tuple[str, ...]:
@@ -58,14 +59,17 @@ class Coco(Tabled):
 
     def annotation_files(self) -> list[Path]:
         """Give the JSON files. Raises ConfigError if there are none."""
-        found = sorted(self.folder().glob(self.annotations))
+        try:
+            found = sorted(self.folder().glob(self.annotations))
+        except (ValueError, NotImplementedError):
+            raise ConfigError("data.annotations", self.annotations, "a pattern inside data.path") from None
         if not found:
             raise self.refuse(f"annotations are in {self.annotations}")
         return found
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
         """Give the boxes of the picture of that name. Raises ConfigError if it is another's, or of another size."""
-        images, parts = self._read().images, PurePosixPath(row.file).parts
+        images, parts = self._images, PurePosixPath(row.file).parts
         name = next((end for i in range(len(parts)) if (end := "/".join(parts[i:])) in images), None)
         if name is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ class Pictures(DataSource):
         for row in self._used():
             digest.update(f"{row} {self._state(self.folder() / row.file)}\n".encode())
         for file in self.annotation_files():
-            digest.update(f"{file.relative_to(self.folder())} {self._state(file)}\n".encode())
+            digest.update(f"{os.path.relpath(file, self.folder())} {self._state(file)}\n".encode())
         return digest.hexdigest()
 
     def read(self) -> Dataset:

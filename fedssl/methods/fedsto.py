@@ -50,10 +50,11 @@ class FedSTO(SSFL):
     def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Tell of a run that ends in phase 1."""
         del data
-        if self.selective_rounds < experiment.rounds:
+        left = " and ".join(FROZEN[self.freeze])
+        if self.selective_rounds < experiment.rounds or not left:
             return []
         rounds = f"method.selective_rounds={self.selective_rounds} of rounds={experiment.rounds}"
-        return [f"{rounds}: clients never train neck and head"]
+        return [f"{rounds}: clients never train {left}"]
 
     def penalty(self, model: torch.nn.Module, phase: Phase, draws: torch.Generator) -> torch.Tensor | None:
         """Give lambda R over neck and head in phase 2 (section 4.2)."""

@@ -214,7 +214,7 @@ class SSFL(Method):
         steps.check_failed(*counts["failed_steps"])
         if average is not model:
             model.load_state_dict(average.state_dict())
-        if not self.ema_reset:
+        if self.labeller == "ema" and not self.ema_reset:
             memory = {**memory, **{EMA + name: tensor for name, tensor in snapshot(teacher).items()}}
         return Update(data.client_id, len(pool), self._sent(snapshot(model), phase), metrics=counts), memory
 

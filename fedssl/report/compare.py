@@ -187,7 +187,9 @@ def _sentence(groups: Sequence[Group], metric: str) -> str:
         return "No run was scored on test samples."
     name, interval = max(scored.items(), key=lambda item: item[1].mean)
     lead = f"Highest final test {tables.title(metric)}: {name}, " if len(groups) > 1 else f"{name}: "
-    return f"{lead}{_cell(metric, interval)}."
+    unscored = [g.name for g in groups if g.name not in scored]
+    rest = f" Without this score: {', '.join(unscored)}." if unscored else ""
+    return f"{lead}{_cell(metric, interval)}.{rest}"
 
 
 def _unfinished(groups: Sequence[Group]) -> list[str]:

@@ -133,7 +133,7 @@ class RayExecutor:
         self.owns_ray = not ray.is_initialized()
         if self.owns_ray:
             start_ray(workers, address)
-        self.num_workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.num_workers = workers or max(1, min(num_clients, int(ray.cluster_resources().get("CPU", 1))))
         self.actors: list[_Actor] = []
         self.seconds: dict[int, float] = {}
         self.usual = math.inf

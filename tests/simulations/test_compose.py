@@ -86,6 +86,12 @@ def test_a_method_brings_its_own_defaults(plug_in: str) -> None:
     assert made.method_source == PLUG_IN
 
 
+def test_a_file_whose_method_nothing_chooses_is_refused(plug_in: str, preset: str) -> None:
+    with pytest.raises(ConfigError, match=r"^method='': must be given, as method_file holds composed_mine$"):
+        compose_experiment([plug_in])
+    assert compose_experiment([plug_in, "method=fixmatch"]).method["name"] == "fixmatch"
+
+
 def test_the_users_choice_beats_the_methods_defaults(plug_in: str) -> None:
     made = compose_experiment([plug_in, "method=composed_mine", "model=lenet", "rounds=2", "method.lr=0.125"])
     assert made.model == {"name": "lenet"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from folders import pictures
 
@@ -36,6 +37,22 @@ UNTOLD = "no client has a labelled sample, and method={} learns from these; see 
 )
 def test_doubts_are_told(words: str, wanted: list[str]) -> None:
     assert prepare(check(compose_experiment(words.split()))) == wanted
+
+
+def test_labels_that_a_partition_withholds_are_told(tmp_path: Path) -> None:
+    y = np.arange(300) % 4
+    for name, unlabelled in (("all", 0), ("some", 150)):
+        y[:unlabelled] = -1
+        np.savez(tmp_path / f"{name}.npz", x_train=np.zeros((300, 28, 28), np.uint8), y_train=y)
+    told = "partition=open_world withholds labels of the classes that are to be unseen; another partition keeps all"
+    for words, wanted in (
+        (f"data.path={tmp_path}/some.npz", True),
+        (f"data.path={tmp_path}/some.npz partition=iid", False),
+        (f"data.path={tmp_path}/all.npz", False),
+    ):
+        chosen = f"method=orca data=npz labels=asis clients=3 model.weights= {words}".split()
+        found = prepare(check(compose_experiment(chosen)))
+        assert any(line.startswith(told) for line in found) is wanted
 
 
 def test_a_partition_that_overrides_a_table_is_told(tmp_path: Path) -> None:
