@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from fedssl.config import PARTS, Experiment
 from fedssl.config import describe as allowed
 from simulations.compose import DEFAULT_METHOD, OWN, REGISTRIES, experiments
+from simulations.listing import brought
 
 HEAD = """\
 # Configuration
@@ -43,8 +44,8 @@ def page() -> str:
         for choice in registry.names():
             cls = registry.get(choice)
             parts += [f"### `{group}={choice}`\n", f"{_first_line(cls)}\n"]
-            if brought := " ".join(getattr(cls, "defaults", ())):
-                parts.append(f"Brings: `{brought}`\n")
+            if group == "method" and (told := brought(cls)):
+                parts.append(f"Brings {told}.\n")
             parts += [_table(cls, group)] if dataclasses.fields(cls) else []
     parts += ["## `experiment`\n", _experiments()]
     return "\n".join(parts)

@@ -165,6 +165,7 @@ class Run:
         snapshot, refused = checkpoint.load(self.directory / "checkpoint")
         for line in refused:
             self.watcher.warn(f"{line}; using round {snapshot.round_}")
+        self._check_data(snapshot)
         if snapshot.memories:
             if not isinstance(grid, checkpoint.HoldsMemory):
                 raise checkpoint.CheckpointError(
@@ -190,6 +191,15 @@ class Run:
             self.journal.cut(snapshot.round_)
         except ValueError as error:
             raise checkpoint.CheckpointError(str(error)) from None
+
+    def _check_data(self, snapshot: checkpoint.Snapshot) -> None:
+        if snapshot.progress["split_sha256"] != self.split.sha256:
+            raise checkpoint.CheckpointError(
+                f"data={self.experiment.data['name']} gives another split than the one that the run began with: "
+                "its files have changed, or another package version deals them otherwise"
+            )
+        if snapshot.progress["data_key"] != self.dataset.key:
+            self._warn("files of the data have changed since the run began; the split is the same")
 
     def _check_memories(self, snapshot: checkpoint.Snapshot) -> None:
         lost = (self.strategy.with_memory | self.strategy.holders) - snapshot.memories.keys()
@@ -255,6 +265,8 @@ class Run:
         progress = {
             "elapsed": elapsed,
             "precision": self.experiment.precision,
+            "split_sha256": self.split.sha256,
+            "data_key": self.dataset.key,
             "holders": sorted(self.strategy.holders),
             "with_memory": sorted(self.strategy.with_memory),
         }

@@ -16,7 +16,7 @@ from fedssl.config import sha256
 from fedssl.files import sha256_of, write_atomically
 from fedssl.methods.base import Memory, ServerState, State
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 
 

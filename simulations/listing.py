@@ -29,10 +29,19 @@ def describe(word: str) -> str:
     return "".join(_choice(GROUPS[word], name, registry.get(name)) for name in registry.names())
 
 
+def brought(cls: Any) -> str:
+    """Give the overrides that come with a method; those of its own options count only where no method is named."""
+    always, unnamed = (
+        " ".join(text for text in cls.defaults if text.startswith("method.") is own) for own in (False, True)
+    )
+    parts = [f"`{always}`"] if always else []
+    return "; ".join([*parts, f"where no method is named also `{unnamed}`"] if unnamed else parts)
+
+
 def _choice(group: str, name: str, cls: Any) -> str:
     lines = [f"{group}={name}: {(cls.__doc__ or '').strip().splitlines()[0]}"]
-    if brought := getattr(cls, "defaults", ()):
-        lines.append(f"    brings {' '.join(brought)}")
+    if group == "method" and (told := brought(cls)):
+        lines.append(f"    brings {told}")
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc, operator]

@@ -73,6 +73,8 @@ class PFedHN(Method):
     )
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing")
+    # The hyper-network makes whole models, so that a client can keep no part of one.
+    personalizations: ClassVar[tuple[str, ...]] = ("finetune", "none")
     payload_type: ClassVar[type[Payload]] = Generated
     global_model: ClassVar[bool] = False
     defaults: ClassVar[tuple[str, ...]] = (

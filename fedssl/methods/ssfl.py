@@ -117,6 +117,8 @@ class SSFL(Method):
         "validation=0",
         "evaluation.every=5",
         "evaluation.batch_size=32",
+        # Where nobody answers the server still trains on its labels.
+        "min_answers=0",
     )
 
     def phase(self, step: Step) -> Phase:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ FIELD = "method.warm_up_weights"
 AUTO = "auto"
 SCORE = "warm_up_score."
 """Part of `ServerState.extra`: scores after the warm-up."""
-_FORMAT = 1
+_FORMAT = 2
+PACKAGE = Path(__file__).parents[1]
 _MODEL, _EXTRA = "model/", "extra/"
 
 
 def code_of(method: type) -> str:
-    """Name the class whose code warms up; all methods of this package share theirs, which goes by its version."""
+    """Name the class whose code warms up; all methods of this package share theirs, which goes by `_source`."""
     return "" if method.__module__.startswith(f"{__package__}.") else f"{method.__module__}.{method.__qualname__}"
 
 
@@ -37,7 +38,7 @@ def identity(data: ClientData, first: State, options: Mapping[str, Any], seed: i
     precision = str(torch.get_autocast_dtype(data.device.type)) if torch.is_autocast_enabled(data.device.type) else ""
     place = [
         _FORMAT,
-        _version(),
+        _source(),
         torch.__version__,
         data.device.type,
         precision,
@@ -96,11 +97,13 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     return {name: tensors[name].to(wanted[name]) for name in taken}
 
 
-def _version() -> str:
-    try:
-        return version("fedssl")
-    except PackageNotFoundError:
-        return ""
+@functools.cache
+def _source() -> str:
+    """Give a hash of this package's code, so that a warm-up by other code is another one."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path, device: torch.device) -> ServerState:

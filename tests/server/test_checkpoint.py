@@ -103,8 +103,8 @@ def test_every_flipped_byte_of_the_description_is_seen(tmp_path: Path):
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(tmp_path, snapshot(1))
-    monkeypatch.setattr("server.checkpoint.FORMAT", 2)
-    with pytest.raises(CheckpointError, match="format 1 is not 2"):
+    monkeypatch.setattr("server.checkpoint.FORMAT", 3)
+    with pytest.raises(CheckpointError, match="format 2 is not 3"):
         load(tmp_path)
 
 

@@ -234,6 +234,27 @@ def test_a_resumed_run_keeps_the_arithmetic_it_began_with(tmp_path: Path, monkey
     assert run.scorer.experiment.precision == run.strategy.experiment.precision == "bf16"
 
 
+def test_a_run_goes_on_with_the_samples_it_began_with_or_not_at_all(tmp_path: Path):
+    stop_at(1, toys.experiment(), tmp_path / "cut")
+    before = (tmp_path / "cut" / "split.npz").read_bytes()
+    other = toys.experiment(seed=1)
+    with pytest.raises(CheckpointError, match="gives another split than the one that the run began with"):
+        toys.run(other, tmp_path / "cut", resume=True)
+    assert (tmp_path / "cut" / "split.npz").read_bytes() == before
+
+
+def test_changed_files_with_the_same_split_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from server import app
+
+    stop_at(1, toys.experiment(), tmp_path / "cut")
+    watcher, opened = Listener(), app.open_dataset
+    monkeypatch.setattr(app, "open_dataset", lambda source: replace(opened(source), key="other"))
+    run = app.Run(toys.experiment(out=str(tmp_path / "cut")), watcher)
+    with toys.grid(4) as grid:
+        run.start(grid, resume=True)
+    assert watcher.lines == ["files of the data have changed since the run began; the split is the same"]
+
+
 def test_a_long_traceback_is_kept_whole(tmp_path: Path):
     toys.run(toys.experiment(method={"name": "toy", "fault": "raise"}, rounds=1), tmp_path / "run")
     trace = records(tmp_path / "run")[0]["failed"]["1"]

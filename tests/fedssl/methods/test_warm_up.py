@@ -16,7 +16,7 @@ from fedssl.data.views import ClientData
 from fedssl.methods.base import ServerState
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL
-from fedssl.methods.warm_up import cached, code_of, read_weights
+from fedssl.methods.warm_up import _source, cached, code_of, read_weights
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
@@ -111,11 +111,21 @@ def test_code_of_ones_own_has_a_file_of_its_own(cache: Path, data: ClientData):
     assert code_of(Mine) == f"{__name__}.Mine"
 
 
-def test_another_version_has_a_file_of_its_own(cache: Path, data: ClientData, monkeypatch: pytest.MonkeyPatch):
+def test_changed_code_has_a_file_of_its_own(cache: Path, tmp_path: Path, data: ClientData, monkeypatch):
     begun(SSFL(**OPTIONS), data)
-    monkeypatch.setattr("fedssl.methods.warm_up.version", lambda _: "0.0.1")
+    package = tmp_path / "package"
+    (package / "losses").mkdir(parents=True)
+    (package / "losses" / "detection.py").write_text("A = 1\n")
+    monkeypatch.setattr("fedssl.methods.warm_up.PACKAGE", package)
+    _source.cache_clear()
+    begun(SSFL(**OPTIONS), data)
     begun(SSFL(**OPTIONS), data)
     assert len(files(cache)) == 2
+    (package / "losses" / "detection.py").write_text("A = 2\n")
+    _source.cache_clear()
+    begun(SSFL(**OPTIONS), data)
+    assert len(files(cache)) == 3
+    _source.cache_clear()
 
 
 def test_a_state_that_is_not_finite_is_not_kept(cache: Path):
