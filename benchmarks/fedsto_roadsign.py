@@ -146,11 +146,17 @@ def scores(chosen: Cell, summary: dict[str, Any]) -> list[Score]:
     return rows
 
 
-def collapsed(out: Path) -> list[str]:
+def collapsed(rows: list[dict[str, str]]) -> list[str]:
     """Give the runs that ended below their warm-up."""
-    with out.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == "collapsed" and float(row["value"]) > 0]
-    return ["/".join(filter(None, (row["method"], row["variant"], row["setting"], row["seed"]))) for row in rows]
+    fallen = [row for row in rows if row["metric"] == "collapsed" and float(row["value"]) > 0]
+    return ["/".join(filter(None, (row["method"], row["variant"], row["setting"], row["seed"]))) for row in fallen]
+
+
+def commands(rows: list[dict[str, str]], seeds: int) -> str:
+    """Give what makes all rows: a command for each weather that the table has."""
+    weathers = sorted({row["setting"].rpartition("weather=")[2] for row in rows}, reverse=True)
+    given = f"python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE --seeds {seeds} --weather"
+    return "; ".join(f"{given} {weather}" for weather in weathers)
 
 
 def main() -> None:
@@ -171,10 +177,11 @@ def main() -> None:
     if not weights.exists():
         make_weights(weights)
     fill(chosen, options.out, options.jobs, scores)
-    for name in collapsed(options.out):
+    with options.out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in collapsed(rows):
         print(f"below its warm-up: {name}")
-    given = f"--data FOLDER --weights FILE --seeds {options.seeds} --weather {options.weather}"
-    describe(options.out, f"python benchmarks/fedsto_roadsign.py {given}", files)
+    describe(options.out, commands(rows, options.seeds), files)
 
 
 if __name__ == "__main__":

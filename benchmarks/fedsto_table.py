@@ -76,11 +76,11 @@ CENTRAL = Row(
 FEDADAM = Row("SSFL, FedAdam", "ssfl", "fedadam")
 FEDBN = Row("SSFL, FedBN (clients' own models)", "ssfl", "fedbn")
 OTHERS = (
-    Row("FedSTO, last steps (seed 0)", "fedsto", "last_step"),
-    Row("FedSTO, clients' last steps (seed 0)", "fedsto", "clients_last_step"),
-    Row("SSFL, local average, clients' last steps (seed 0)", "ssfl", "clients_last_step"),
-    Row("all labels, federated, clients' last steps (seed 0)", "all_labels", "clients_last_step"),
-    Row("server's labels alone, warm-up of 60 epochs (seed 0)", "server_only", "warm_up_60"),
+    Row("FedSTO, last steps", "fedsto", "last_step"),
+    Row("FedSTO, clients' last steps", "fedsto", "clients_last_step"),
+    Row("SSFL, local average, clients' last steps", "ssfl", "clients_last_step"),
+    Row("all labels, federated, clients' last steps", "all_labels", "clients_last_step"),
+    Row("server's labels alone, warm-up of 60 epochs", "server_only", "warm_up_60"),
 )
 UNTRAINED = (SERVER, CENTRAL, OTHERS[-1])
 """Whose clients do not train: their model is the global one."""
@@ -140,6 +140,15 @@ def _papers_total(scores: Scores, row: Row, where: str, prefix: str) -> dict[int
     return {seed: fmean(part[seed] for part in parts) for seed in shared}
 
 
+def named(scores: Scores, row: Row, where: str) -> str:
+    """Give the row's name, with its seeds where they are fewer than FedSTO's."""
+    counted = scores.seeds(FEDSTO.method, FEDSTO.variant, where)
+    found = sorted(counted & scores.seeds(row.method, row.variant, where))
+    if len(found) == len(counted):
+        return row.name
+    return f"{row.name} (seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))})"
+
+
 def by_weather(scores: Scores, weather: str) -> str:
     """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
     where = setting(weather)
@@ -149,7 +158,8 @@ def by_weather(scores: Scores, weather: str) -> str:
         if any(cells):
             paper = row.noniid if weather == "noniid" else row.iid
             printed = [f" *{100 * value:.1f}*" for value in paper] or [""] * NUMBER
-            lines.append([row.name, *(cell + own for cell, own in zip(cells, [*printed, "", "", "", ""], strict=True))])
+            told = [cell + own for cell, own in zip(cells, [*printed, "", "", "", ""], strict=True)]
+            lines.append([named(scores, row, where), *told])
     return markdown(["method", *HEAD], lines)
 
 
@@ -175,7 +185,7 @@ def gains(scores: Scores, weather: str) -> str:
         for metric in GAINS:
             other = start(scores, where, metric) if row is None else of(scores, row, where, metric)
             cells.append(percent(difference(other, of(scores, FEDSTO, where, metric)), "+"))
-        lines.append([row.name if row else "the warm-up", *cells])
+        lines.append([named(scores, row, where) if row else "the warm-up", *cells])
     head = ["FedSTO less", *(name for name, metric in zip(HEAD, COLUMNS, strict=True) if metric in GAINS)]
     return markdown(head, [line for line in lines if any(line[1:])])
 
@@ -187,7 +197,7 @@ def costs(scores: Scores, rows: pd.DataFrame, weather: str) -> str:
         ways = [of(scores, row, where, metric) for metric in ("bytes_up", "bytes_down")]
         quality = [percent(mean(last_of(rows, row, where, f"pseudo_{name}"))) for name in ("precision", "coverage")]
         if all(ways):
-            lines.append([row.name, *(f"{mean(way).mean / 1e6:.0f}" for way in ways), *quality])
+            lines.append([named(scores, row, where), *(f"{mean(way).mean / 1e6:.0f}" for way in ways), *quality])
     return markdown(["method", "MB up", "MB down", "precision (%)", "recall (%)"], lines)
 
 

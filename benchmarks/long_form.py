@@ -24,11 +24,17 @@ class Scores:
 
     def values(self, method: str, variant: str, setting: str, metric: str) -> dict[int, float]:
         """Give the value of each seed; none where the table has no such run."""
-        rows = self.rows
-        chosen = rows[
-            (rows.method == method) & (rows.variant == variant) & (rows.setting == setting) & (rows.metric == metric)
-        ]
+        chosen = self._of(method, variant, setting)
+        chosen = chosen[chosen.metric == metric]
         return {int(seed): float(value) for seed, value in zip(chosen.seed, chosen.value, strict=True)}
+
+    def seeds(self, method: str, variant: str, setting: str) -> set[int]:
+        """Give the seeds of the runs that the table has."""
+        return {int(seed) for seed in self._of(method, variant, setting).seed.unique()}
+
+    def _of(self, method: str, variant: str, setting: str) -> pd.DataFrame:
+        rows = self.rows
+        return rows[(rows.method == method) & (rows.variant == variant) & (rows.setting == setting)]
 
 
 def mean(values: Values) -> Interval:

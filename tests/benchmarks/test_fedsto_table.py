@@ -100,6 +100,13 @@ def test_only_a_global_model_collapses(final: dict[str, float], known: bool, run
     assert (("last", "collapsed", 1.0) in rows) is known
 
 
+def test_what_made_the_table_names_each_weather(runs: ModuleType) -> None:
+    rows = [{"setting": f"clients=3;weather={weather}"} for weather in ("iid", "noniid", "iid")]
+    first, second = runs.commands(rows, 3).split("; ")
+    assert first.endswith("--data FOLDER --weights FILE --seeds 3 --weather noniid")
+    assert second.endswith("--weather iid")
+
+
 def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> None:
     weathers = {"cloudy": 0.5, "overcast": 0.4, "rainy": 0.3, "snowy": 0.2}
     lines = [line("fedsto", "", 0, f"map50_{one}", value) for one, value in weathers.items()]
@@ -120,7 +127,7 @@ def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> N
     assert line_of.endswith("| 35.5 ± 6.4 | 36.5 ± 6.4 | |")
     assert "| snowy | paper's total | late paper's total | total | late total | clients' three |" in text
     # It has no global model: no total, and no difference of totals.
-    assert "| SSFL, FedBN (clients' own models) | | | | | | | | | 25.0 |" in text
+    assert "| SSFL, FedBN (clients' own models) (seed 0) | | | | | | | | | 25.0 |" in text
     assert "FedBN" not in table.gains(scores, "noniid")
     assert "all labels" not in text
     assert "| SSFL, local average | | +2.0 ± 0.0 | +3.0 ± 0.0 | |" in table.gains(scores, "noniid")
