@@ -48,11 +48,13 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    multiple: int | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
     """Declare a dataclass field that is a user's option.
 
-    `low` and `high` are inclusive, `above` and `below` exclusive; `doc` gives meaning, unit and source.
+    `low` and `high` are inclusive, `above` and `below` exclusive; values are multiples of `multiple`. `doc` gives
+    meaning, unit and source.
     """
     metadata = {
         "doc": doc,
@@ -60,6 +62,7 @@ def option(
         "high": high,
         "above": above,
         "below": below,
+        "multiple": multiple,
         "choices": tuple(choices),
     }
     if isinstance(default, (list, dict)):
@@ -105,12 +108,13 @@ def _checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> A
 
 
 def _in_range(value: float, metadata: Mapping[str, Any]) -> bool:
-    low, high, above, below = (metadata.get(k) for k in ("low", "high", "above", "below"))
+    low, high, above, below, multiple = (metadata.get(k) for k in ("low", "high", "above", "below", "multiple"))
     return (
         (low is None or value >= low)
         and (high is None or value <= high)
         and (above is None or value > above)
         and (below is None or value < below)
+        and (multiple is None or value % multiple == 0)
     )
 
 
@@ -122,6 +126,8 @@ def describe(hint: Any, metadata: Mapping[str, Any]) -> str:
     text = "a list, each " + names[get_args(hint)[0]] if get_origin(hint) is list else names.get(hint, "valid")
     words = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
     limits = [f"{sign} {metadata[key]:g}" for key, sign in words.items() if metadata.get(key) is not None]
+    if multiple := metadata.get("multiple"):
+        limits.append(f"a multiple of {multiple}")
     return text + (" " + " and ".join(limits) if limits else "")
 
 

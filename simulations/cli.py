@@ -8,10 +8,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
+from fedssl.stages import heard_by
 from simulations.lazy import defer
+
+if TYPE_CHECKING:
+    from simulations.progress import Display
 
 HELP = """\
 fedssl: federated semi-supervised learning
@@ -59,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
         known = commands()
         if argv[0] not in known:
             raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
-        return known[argv[0]](argv[1:])
+        with heard_by(_show):
+            return known[argv[0]](argv[1:])
     except ConfigError as error:
         # A key may hold a line break; the message is one line all the same.
         print("fedssl:", " ".join(str(error).split()), file=sys.stderr)
@@ -76,6 +83,20 @@ def main(argv: Sequence[str]) -> int:
         else:
             traceback.print_exc()
         return 1
+
+
+def _show(stage: str, done: int, total: int) -> None:
+    """Show how far the data are decoded; a run that has begun shows its own stages."""
+    _display().stage(stage, done, total)
+
+
+@cache
+def _display() -> Display:
+    from rich.console import Console
+
+    from simulations.progress import Display
+
+    return Display(Console(stderr=True, soft_wrap=True))
 
 
 def _interrupt(number: int, frame: object) -> None:

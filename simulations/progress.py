@@ -62,12 +62,13 @@ class Display:
         if done == 0:
             self.began = time.perf_counter()
         left = f"{_left(self.began, done, total)} left" if done else ""
+        quick = time.perf_counter() - self.began < _QUICK
         if done == total:
             self.began = time.perf_counter()
         if self.bar is not None:
             scores, left = (f"{name} {done}/{total}", left) if done < total else ("", "")
             self.bar.update(self.task, scores=scores, left=left)
-        elif done == 0 or done * _LINES // total > (done - 1) * _LINES // total:
+        elif done == 0 or (done * _LINES // total > (done - 1) * _LINES // total and not quick):
             line = f"{name} {done}/{total}" + (f"  {left}" if left else "")
             self.console.print(line, highlight=False)
 
@@ -138,6 +139,8 @@ _DETECTION = (
 )
 _LINES = 10
 """Lines that a stage prints where there is no bar."""
+_QUICK = 1.0
+"""Seconds within which a stage prints no more than its first line."""
 
 
 def _left(began: float, done: int, total: int) -> str:

@@ -129,10 +129,10 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     from server.app import for_clients
 
     source = SOURCES.create(experiment.data)
-    dataset = open_dataset(source)
-    split = split_of(experiment, dataset)
     # A resumed run has its weights from the checkpoint.
     parts = assemble(for_clients(experiment) if resume else experiment)
+    dataset = open_dataset(source)
+    split = split_of(experiment, dataset)
     import torch
 
     with torch.device("meta"):

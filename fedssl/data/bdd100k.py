@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from fedssl.config import option
+from fedssl.config import option, sha256
 from fedssl.data.base import register
 from fedssl.data.boxes import Boxes
+from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.pictures import NOBODY, TRAIN, Pictures, Row
 from fedssl.data.weather import WEATHERS
 from fedssl.rng import Rng
@@ -20,6 +22,7 @@ from fedssl.rng import Rng
 TAGS = ("partly cloudy", "overcast", "rainy", "snowy")
 """BDD100K's own words for `WEATHERS`."""
 FIVE = ["person", "car", "bus", "truck", "traffic sign"]
+_VERSION = 1
 _SYNONYMS = {"pedestrian": "person"}
 
 
@@ -31,7 +34,7 @@ class Bdd100k(Pictures):
     Server cloudy, clients overcast, rainy, snowy; the published validation split is what is scored.
     """
 
-    size: int = option(640, "side of the square that pictures are fitted into, in pixels; a multiple of 32", low=32)
+    size: int = option(640, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option(FIVE, "names of the classes that count, in order (FedSTO, section 5); empty = all")
     weather: str = option(
         "noniid", "`noniid`: a weather a party; `iid`: every party has all four", choices=("noniid", "iid")
@@ -42,7 +45,21 @@ class Bdd100k(Pictures):
     seed: int = option(0, "of the dealing; independent of the run's seed", low=0)
 
     def rows(self) -> list[Row]:
-        """Deal the pictures by their tags; `val` and `test` are both the published validation split."""
+        """Deal the pictures by their tags; `val` and `test` are both the published validation split.
+
+        Kept in the cache, so that not every process reads the large files.
+        """
+        files = [self.state(file) for file in self.annotation_files()]
+        dealing = (self.weather, self.per_weather, self.pictures, self.test_pictures, self.seed, self.evaluate_on)
+        place = cache_directory() / f"bdd100k-{sha256(repr((_VERSION, self.path, files, dealing)))}.json"
+        with suppress(OSError, ValueError, TypeError):
+            return [Row(*row) for row in json.loads(place.read_text(encoding="utf-8"))]
+        rows = self._dealt()
+        text = json.dumps([astuple(row) for row in rows])
+        replace_whole(place, lambda file: file.write_text(text, encoding="utf-8"))
+        return rows
+
+    def _dealt(self) -> list[Row]:
         weather = np.repeat(np.arange(4), [len(files) for files in self._by_weather("train", self.pictures)])
         files = [file for found in self._by_weather("train", self.pictures) for file in found]
         parties = self._parties(weather)

@@ -22,8 +22,8 @@ from fedssl.data.base import Dataset, DataSource, Samples
 
 _ARRAYS = ("x", "y", "group")
 _OF_SCENES = ("boxes", "box_class", "box_offsets", "domain", "annotated")
-_LISTS = ("class_names", "mean", "std", "server_groups", "group_names")
-_FORMAT = 2
+_LISTS = ("class_names", "mean", "std", "server_groups", "group_names", "domain_names")
+_FORMAT = 3
 _ATTEMPTS = 5
 
 
@@ -49,7 +49,7 @@ def open_dataset(source: DataSource, cache: Path | None = None) -> Dataset:
     raise ConfigError("FEDSSL_CACHE", str(root), "a folder whose files can be read back")
 
 
-def replace_whole(target: Path, write: Callable[[Path], None], field: str = "FEDSSL_CACHE") -> None:
+def replace_whole(target: Path, write: Callable[[Path], object], field: str = "FEDSSL_CACHE") -> None:
     """Let `write` fill a new file or folder, then put it in the place of `target`.
 
     A folder there before is moved away. Raises ConfigError on `field`, which names the
@@ -88,13 +88,15 @@ def _move_in(made: Path, target: Path) -> None:
 
 def _write(dataset: Dataset, folder: Path) -> None:
     folder.mkdir()
-    checksums = {}
+    seals = {}
     for part, samples in (("train", dataset.train), ("test", dataset.test)):
         for name in (*_ARRAYS, *(_OF_SCENES if samples.holds_boxes else ())):
             file = folder / f"{part}_{name}.npy"
             with file.open("wb") as stream:
                 np.save(stream, np.ascontiguousarray(getattr(samples, name)), allow_pickle=False)
-            checksums[file.name] = file_checksum(file)
+                stream.flush()
+                os.fsync(stream.fileno())
+            seals[file.name] = seal(file)
     meta = {
         "format": _FORMAT,
         "key": dataset.key,
@@ -107,7 +109,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "group_names": dataset.group_names,
         "rate_hz": dataset.rate_hz,
         "domain_names": dataset.domain_names,
-        "checksums": checksums,
+        "seals": seals,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
@@ -118,29 +120,41 @@ def _open(folder: Path, key: str) -> Dataset | None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != _FORMAT or meta["key"] != key:
             return None
-        train, test = (_open_samples(folder, part, meta["checksums"]) for part in ("train", "test"))
+        train, test = (_open_samples(folder, part, meta["seals"]) for part in ("train", "test"))
         lists = {name: tuple(meta[name]) for name in _LISTS}
-        lists["domain_names"] = tuple(meta.get("domain_names", ()))  # entries written before there were any stay valid
         return Dataset(meta["name"], train, test, **lists, key=key, limit=meta["limit"], rate_hz=meta["rate_hz"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _open_samples(folder: Path, part: str, checksums: dict[str, int]) -> Samples:
+def _open_samples(folder: Path, part: str, seals: dict[str, list[int]]) -> Samples:
     files = {name: folder / f"{part}_{name}.npy" for name in (*_ARRAYS, *_OF_SCENES)}
-    stored = {name: file for name, file in files.items() if name in _ARRAYS or file.name in checksums}
-    return Samples(**{name: _map(file, checksums) for name, file in stored.items()})
+    stored = {name: file for name, file in files.items() if name in _ARRAYS or file.name in seals}
+    return Samples(**{name: _map(file, seals[file.name]) for name, file in stored.items()})
 
 
-def _map(file: Path, checksums: dict[str, int]) -> NDArray[Any]:
-    if checksums[file.name] != file_checksum(file):
+def _map(file: Path, sealed: list[int]) -> NDArray[Any]:
+    if not intact(file, sealed):
         raise ValueError(f"{file} is damaged")
     # As a plain array: numpy's memmap class slows down every slice.
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
-def file_checksum(file: Path) -> int:
-    """Give the CRC-32 of a file."""
+def seal(file: Path) -> list[int]:
+    """Give what tells later whether a file is as it is now: its CRC-32 and time of change in ns."""
+    return [_checksum(file), file.stat().st_mtime_ns]
+
+
+def intact(file: Path, sealed: list[int]) -> bool:
+    """Say whether a file is as it was sealed; it is read only where its time of change is another one.
+
+    A file of the same time may be cut, which numpy finds. Raises OSError when it is not there.
+    """
+    checksum, changed = sealed
+    return file.stat().st_mtime_ns == changed or _checksum(file) == checksum
+
+
+def _checksum(file: Path) -> int:
     value = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -18,6 +18,7 @@ from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 from fedssl.data.boxes import Boxes, Floats, Letterbox, Picture, pack, rarest_class, room_for
+from fedssl.stages import tell
 
 TRAIN = "train"
 PARTS = (TRAIN, "val", "test")
@@ -26,6 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 COLUMNS = ("file", "part", "party", "domain")
 TOTAL = "total"
 _VERSION = 3
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Pictures(DataSource):
     task: ClassVar[str] = "detection"
 
     path: str = option("", "the folder with pictures, annotations and table")
-    size: int = option(224, "side of the square that pictures are fitted into, in pixels; a multiple of 32", low=32)
+    size: int = option(224, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option([], "names of the classes that count, in order; empty = all")
     evaluate_on: str = option(
         "test", "pictures of the test split: `test`, or `val` for every choice", choices=("test", "val")
@@ -71,9 +73,9 @@ class Pictures(DataSource):
         """Give the hash of table, names, sizes and times of files and of what else decides the samples."""
         digest = hashlib.sha256(repr((_VERSION, self.size, self.classes, self.evaluate_on)).encode())
         for row in self._used():
-            digest.update(f"{row} {self._state(self.folder() / row.file)}\n".encode())
+            digest.update(f"{row} {self.state(self.folder() / row.file)}\n".encode())
         for file in self.annotation_files():
-            digest.update(f"{os.path.relpath(file, self.folder())} {self._state(file)}\n".encode())
+            digest.update(f"{self.shown(file)} {self.state(file)}\n".encode())
         return digest.hexdigest()
 
     def read(self) -> Dataset:
@@ -121,11 +123,16 @@ class Pictures(DataSource):
             raise self.refuse(f"table has {twice[0]} once")
         return rows
 
-    def _state(self, file: Path) -> tuple[int, int]:
+    def shown(self, file: Path) -> str:
+        """Give a file's path as seen from the folder."""
+        return os.path.relpath(file, self.folder())
+
+    def state(self, file: Path) -> tuple[int, int]:
+        """Give a file's size and time of change. Raises ConfigError."""
         try:
             found = file.stat()
         except OSError as error:
-            raise self.refuse(f"{file.name} can be read ({error.strerror})") from None
+            raise self.refuse(f"{self.shown(file)} can be read ({error.strerror})") from None
         return found.st_size, found.st_mtime_ns
 
     def _chosen(self) -> tuple[str, ...]:
@@ -138,7 +145,9 @@ class Pictures(DataSource):
     def _samples(self, rows: Sequence[Row], domains: Sequence[str], names: Sequence[str]) -> Samples:
         number = np.array([names.index(name) if name in names else -1 for name in self.names()], np.int64)
         x, fitted, annotated = room_for(len(rows), self.size), [], np.ones(len(rows), bool)
+        stage = f"decoding {'training' if rows[0].part == TRAIN else 'test'} pictures"
         for i, row in enumerate(rows):
+            tell(stage, i, len(rows))
             picture = self._picture(row)
             height, width = picture.shape[:2]
             frame = Letterbox(height, width, self.size)
@@ -148,6 +157,7 @@ class Pictures(DataSource):
                 raise self.refuse(f"annotations have {row.file}: pictures of the server, val and test need them")
             annotated[i] = given is not None
             fitted.append(_kept(given, number, frame))
+        tell(stage, len(rows), len(rows))
         domain = np.array([domains.index(row.domain) if row.domain else -1 for row in rows], np.int64)
         group = np.array([row.party if row.part == TRAIN else NOBODY for row in rows], np.int64)
         return pack(x, fitted, rarest_class(fitted, len(names)), group, domain, annotated=annotated)
@@ -204,8 +214,9 @@ def read_table(source: Pictures, place: Path) -> list[Row]:
         party = (line["party"] or "").strip()
         if line["part"] not in PARTS or not line["file"]:
             raise source.refuse(f"{place.name} has a file and one of {', '.join(PARTS)} in line {number}")
-        if not (party in ("", "server") or party.isdecimal()):
-            raise source.refuse(f"{place.name} has as party `server`, a number or nothing in line {number}")
+        if not (party in ("", "server") or (party.isdecimal() and len(party) <= _DIGITS)):
+            allowed = f"`server`, a number of up to {_DIGITS} digits or nothing"
+            raise source.refuse(f"{place.name} has as party {allowed} in line {number}")
         held = {"": NOBODY, "server": SERVER}.get(party)
         domain = (line["domain"] or "").strip()
         if domain == TOTAL:

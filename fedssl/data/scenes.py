@@ -15,6 +15,7 @@ from fedssl.data.base import Dataset, DataSource, Samples
 from fedssl.data.boxes import Boxes, Ints, Letterbox, Picture, pack, rarest_class, room_for
 from fedssl.data.weather import WEATHERS, render
 from fedssl.rng import Rng
+from fedssl.stages import tell
 
 _VERSION = 1
 Load = Callable[[int], Picture]
@@ -31,7 +32,7 @@ class Scenes(DataSource):
     task: ClassVar[str] = "detection"
     classes: ClassVar[tuple[str, ...]] = ()
 
-    size: int = option(224, "side of the square that pictures are fitted into, in pixels; a multiple of 32", low=32)
+    size: int = option(224, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     weather: str = option(
         "noniid",
         "`noniid`: the server's pictures are cloudy, the clients' overcast, rainy, snowy; `iid`: all have all four",
@@ -111,12 +112,16 @@ class Scenes(DataSource):
         shapes = self.shapes()
         x = room_for(len(which), self.size)
         fitted = []
+        pictures = np.unique(which)
+        stage = f"drawing {'test' if group[0] < 0 else 'training'} pictures in their weather"
         # By picture, so that each is decoded once however many weathers it is shown in.
-        for i in np.unique(which):
+        for done, i in enumerate(pictures):
+            tell(stage, done, len(pictures))
             frame = Letterbox(int(shapes[i, 0]), int(shapes[i, 1]), self.size)
             picture = frame.resized(load(int(i)))
             for row in np.flatnonzero(which == i):
                 x[row] = frame.framed(render(picture, int(weather[row]), self.severity, seed=self.seed, image=int(i)))
+        tell(stage, len(pictures), len(pictures))
         for i in which:
             frame = Letterbox(int(shapes[i, 0]), int(shapes[i, 1]), self.size)
             fitted.append(Boxes(frame.boxes(boxes[i].xyxy), boxes[i].classes))

@@ -29,7 +29,7 @@ class ShapesSynthetic(Scenes):
 
     classes: ClassVar[tuple[str, ...]] = ("disc", "square", "triangle")
 
-    size: int = option(128, "side of the pictures in pixels; a multiple of 32", low=32)
+    size: int = option(128, "side of the pictures in pixels", low=32, multiple=32)
     pictures: int = option(180, "pictures that are trained on, the server's among them", low=8)
     test_pictures: int = option(40, "pictures that are scored, each in four weathers", low=1)
     server_share: float = option(1 / 3, "share of the training pictures that is the server's", above=0, below=1)

@@ -84,7 +84,7 @@ class Voc(Tabled):
             return _parsed(place, place.stat().st_mtime_ns)
         except (OSError, ValueError, SyntaxError) as error:
             reason = " ".join(str(error).split())[:80]
-            raise self.refuse(f"{place.relative_to(self.folder())} is in VOC's format ({reason})") from None
+            raise self.refuse(f"{self.shown(place)} is in VOC's format ({reason})") from None
 
     def _annotations(self) -> Path:
         published = self.folder() / "Annotations"

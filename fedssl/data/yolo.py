@@ -75,13 +75,13 @@ class Yolo(Tabled):
         try:
             lines = place.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            raise self.refuse(f"{place.relative_to(self.folder())} can be read ({error})") from None
+            raise self.refuse(f"{self.shown(place)} can be read ({error})") from None
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             if (box := _box(line, count)) is None:
                 allowed = f"has class 0..{count - 1} and centre x, centre y, width, height in shares of the sides, 0..1"
-                raise self.refuse(f"{place.relative_to(self.folder())} {allowed}, in line {number}")
+                raise self.refuse(f"{self.shown(place)} {allowed}, in line {number}")
             rows.append(box)
         table = np.array(rows, np.float64).reshape(-1, 5)
         if not len(table):

@@ -121,6 +121,10 @@ class SSFL(Method):
         "min_answers=0",
     )
 
+    def __post_init__(self) -> None:
+        if self.tau2 < self.tau1:
+            raise ConfigError("method.tau2", self.tau2, f"at least method.tau1={self.tau1:g}")
+
     def phase(self, step: Step) -> Phase:
         """Give what clients train in this round: everything."""
         del step
@@ -132,7 +136,7 @@ class SSFL(Method):
         return None
 
     def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
-        """Check that there are a detector and the server's labels, and thresholds in order. Raises ConfigError."""
+        """Check that there are a detector and the server's labels. Raises ConfigError."""
         del num_clients
         if not hasattr(model, "decode"):
             raise ConfigError("model", type(model).__name__, f"model=detector with method={self.name}")
@@ -140,10 +144,7 @@ class SSFL(Method):
         if data is not None and not data.dataset.train.boxes_at(data.labelled)[0].size:
             told = f"one that needs no boxes at the server: its {len(data.labelled)} pictures have none"
             raise ConfigError("method", self.name, told)
-        if self.tau2 < self.tau1:
-            raise ConfigError("method.tau2", self.tau2, f"at least method.tau1={self.tau1:g}")
-        if self.warm_up_weights not in ("", AUTO):
-            read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
+        read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give the state after the warm-up: T0 epochs on the server's labels (Algorithm 1, line 1)."""
@@ -151,9 +152,8 @@ class SSFL(Method):
         assert data is not None
         if self.anchors == "server":
             steps.set_anchors(model, data, rng)
-        if self.warm_up_weights not in ("", AUTO):
-            given = read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
-            model.load_state_dict({**model.state_dict(), **given})
+        given = read_weights(self.warm_up_weights, model.state_dict(), whole=self.warm_up == 0)
+        model.load_state_dict({**model.state_dict(), **given})
         if self.warm_up_weights == "" or self.warm_up == 0:
             return self._warmed_up(model, data, rng)
         first = snapshot(model)

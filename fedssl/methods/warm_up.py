@@ -73,6 +73,8 @@ def warm_up_scores(server: ServerState) -> dict[str, float]:
 def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that it holds.
 
+    Empty and `auto` name no file, and give none.
+
     A head of other shapes, for other classes, is left out, and so are anchors, which go by the data; backbone, and a
     neck that is there, must fit.
     Raises ConfigError on `method.warm_up_weights`.
@@ -80,6 +82,8 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if path in ("", AUTO):
+        return {}
     try:
         tensors = load(Path(path).expanduser().read_bytes())
     except (OSError, SafetensorError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
-from fedssl.data.cache import cache_directory, file_checksum, replace_whole
+from fedssl.data.cache import cache_directory, intact, replace_whole, seal
 from fedssl.data.views import ClientData
 from fedssl.models.base import Outputs
 
 PLAIN = 0
 """The view without augmentation, among the views that a cache keeps."""
 _BATCH = 500
-_FORMAT = 1
+_FORMAT = 2
 _ATTEMPTS = 3
-_ARRAY, _SUM = "maps.npy", "crc32"
+_ARRAY, _SEAL = "maps.npy", "seal.json"
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,12 @@ def cached_maps(split: Split, data: ClientData, keys: Sequence[int]) -> Maps:
 
 @lru_cache(maxsize=1)
 def _open(folder: Path) -> NDArray[np.generic] | None:
-    """Map the stored array, checked once a process; None if it is missing or damaged."""
+    """Map the stored array; None if it is missing or damaged."""
     try:
-        if int((folder / _SUM).read_text()) != file_checksum(folder / _ARRAY):
+        if not intact(folder / _ARRAY, json.loads((folder / _SEAL).read_text())):
             return None
         return np.asarray(np.load(folder / _ARRAY, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
 
 
@@ -173,4 +174,4 @@ def _write(folder: Path, split: Split, data: ClientData, keys: Sequence[int]) ->
                 file.write(array.tobytes())
         file.flush()
         os.fsync(file.fileno())
-    (folder / _SUM).write_text(str(file_checksum(folder / _ARRAY)))
+    (folder / _SEAL).write_text(json.dumps(seal(folder / _ARRAY)))

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from fedssl.config import Experiment
+from simulations import progress
 from simulations.progress import Display, span
 
 
@@ -45,7 +46,8 @@ def test_a_client_that_only_its_score_is_missing_of_counts_as_trained() -> None:
     assert "clients 1/1" in file.getvalue()
 
 
-def test_a_warm_up_and_a_detectors_scores_are_shown() -> None:
+def test_a_warm_up_and_a_detectors_scores_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_QUICK", 0.0)
     file = StringIO()
     display = Display(Console(force_terminal=False, file=file, width=140, color_system=None))
     chosen = Experiment(rounds=2, clients=3, participation=1.0, method={"name": "fedsto"}, data={"name": "roadsign"})
@@ -60,6 +62,14 @@ def test_a_warm_up_and_a_detectors_scores_are_shown() -> None:
     assert [line.split()[3] for line in lines[2:-2]] == [f"{done}/30" for done in range(3, 31, 3)]
     assert lines[-2] == "after the warm-up: mAP50 0.500"
     assert lines[-1].startswith("round 1/2  clients 3/3  loss 2.000  mAP50 0.500  mAP50 of all 0.250  1.0 s")
+
+
+def test_a_quick_stage_says_only_that_it_begins() -> None:
+    file = StringIO()
+    display = Display(Console(force_terminal=False, file=file, width=140))
+    for done in range(11):
+        display.stage("decoding pictures", done, 10)
+    assert file.getvalue() == "decoding pictures 0/10\n"
 
 
 def test_a_stage_leaves_the_bar_when_it_ends() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
+from fedssl.data.shapes_synthetic import ShapesSynthetic
 from simulations import simulate
+from simulations.cli import main
 from simulations.compose import compose_experiment
 
 SCENES = "data=shapes_synthetic data.pictures=36 data.test_pictures=4 data.size=64 partition=natural validation=0"
@@ -32,6 +34,32 @@ def test_networks_that_do_not_fit_write_nothing(words: str, message: str, tmp_pa
     with pytest.raises(ConfigError, match=message):
         simulate([*words.split(), "clients=3", "engine=inline", f"out={tmp_path / 'run'}"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_shows_how_far_the_pictures_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["method=ssfl", *SCENES.split(), "data.seed=7", "labels=none", "clients=3", f"out={tmp_path / 'split'}"]
+    assert main(["split", *words]) == 0
+    shown = capsys.readouterr().err.splitlines()
+    assert shown == [f"drawing {part} pictures in their weather 0/{n}" for part, n in (("training", 36), ("test", 4))]
+    assert main(["split", *words[:-1], f"out={tmp_path / 'again'}"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("data.size=100", "data.size=100: must be a whole number >= 32 and a multiple of 32"),
+        ("method.tau1=0.5 method.tau2=0.4", "method.tau2=0.4: must be at least method.tau1=0.5"),
+    ],
+)
+def test_options_are_refused_before_any_picture_is_drawn(
+    words: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ShapesSynthetic, "read", lambda _: pytest.fail("drawn"))
+    given = dict(word.split("=", 1) for word in f"{SCENES} data.seed=8 {words}".split())
+    options = [f"{key}={value}" for key, value in given.items()]
+    assert main(["run", "method=fedsto", "model=detector", "labels=none", "clients=3", *options]) == 2
+    assert capsys.readouterr().err == f"fedssl: {message}\n"
 
 
 def test_a_detector_is_refused_for_pictures_without_boxes(tmp_path: Path) -> None:

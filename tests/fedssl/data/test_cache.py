@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedssl.config import ConfigError
+from fedssl.data import cache
 from fedssl.data.base import Dataset
 from fedssl.data.cache import cache_directory, open_dataset
 from fedssl.data.imu_synthetic import ImuSynthetic
@@ -77,6 +79,19 @@ def test_a_damaged_entry_is_rebuilt(damage, source, tmp_path):
         shutil.rmtree(folder)
         folder.mkdir()
     assert_same(open_dataset(source, tmp_path / "cache"), source.read())
+
+
+def test_arrays_are_read_to_be_checked_only_if_their_files_were_touched(source, tmp_path, monkeypatch):
+    first = open_dataset(source, tmp_path / "cache")
+    monkeypatch.setattr(Npz, "read", lambda _: pytest.fail("decoded again"))
+    read = []
+    checksum = cache._checksum
+    monkeypatch.setattr(cache, "_checksum", lambda file: read.append(file.name) or checksum(file))
+    assert_same(open_dataset(source, tmp_path / "cache"), first)
+    assert read == []
+    os.utime(tmp_path / "cache" / first.key / "train_x.npy", (1, 1))
+    assert_same(open_dataset(source, tmp_path / "cache"), first)
+    assert read == ["train_x.npy"]
 
 
 def _race(path: str, cache: str, answers) -> None:

@@ -172,11 +172,28 @@ def test_bdd100k_is_dealt_by_its_weather_tags(bdd):
     assert {row.party: row.domain for row in many.rows()}[5] == "rainy"
 
 
+def test_bdd100ks_large_files_are_read_once_however_many_processes_ask(bdd, monkeypatch):
+    first = Bdd100k(path=str(bdd), size=32)
+    rows, known = first.rows(), first.fingerprint()
+    monkeypatch.setattr(Bdd100k, "_read", lambda _: pytest.fail("read again"))
+    again = Bdd100k(path=str(bdd), size=32)
+    assert again.rows() == rows
+    assert again.fingerprint() == known
+    monkeypatch.undo()
+    assert len(Bdd100k(path=str(bdd), size=32, pictures=2).rows()) == len(rows) - 8
+    labels = bdd / "labels" / "det_20" / "det_val.json"
+    labels.write_text(json.dumps(json.loads(labels.read_text())[2:]))
+    assert len(Bdd100k(path=str(bdd), size=32).rows()) == len(rows) - 2
+    labels.write_text("[")
+    with pytest.raises(ConfigError, match=r"det_val\.json are BDD100K's"):
+        Bdd100k(path=str(bdd), size=32).rows()
+
+
 def test_bdd100k_mixed_gives_every_party_each_weather(bdd):
     data = Bdd100k(path=str(bdd), size=32, classes=["person"], weather="iid").read()
     for party in range(4):
         assert np.bincount(data.train.domain[data.train.group == party]).tolist() == [1] * 4
-    with pytest.raises(ConfigError, match=r"det_val\.json are BDD100K's"):
+    with pytest.raises(ConfigError, match=r"labels/det_20/det_train\.json can be read \(No such file or directory\)"):
         Bdd100k(path=str(bdd / "images")).fingerprint()
     with pytest.raises(
         ConfigError, match=r"^data\.path='nowhere': must be a folder with pictures and their annotations$"

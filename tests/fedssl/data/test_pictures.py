@@ -17,6 +17,7 @@ from fedssl.data.yolo import Yolo
 from fedssl.partition.labels import AsIs, AtServer, NoLabels
 from fedssl.partition.natural import Natural
 from fedssl.partition.split import BACKGROUND, make_split
+from fedssl.stages import heard_by
 
 
 @pytest.fixture
@@ -116,7 +117,8 @@ def test_the_fingerprint_follows_files_and_options(yolo):
             TABLE.replace(",", ";"),
             r"with commas between \(it lacks file, .* 'file;part;party;domain'\)",
         ),
-        ("pictures.csv", TABLE.replace(",0,rain", ",me,rain"), "party `server`, a number or nothing in line 4"),
+        ("pictures.csv", TABLE.replace(",0,rain", ",me,rain"), "party `server`, a number of .* in line 4"),
+        ("pictures.csv", TABLE.replace(",0,rain", f",{10**20},rain"), "up to 9 digits or nothing in line 4"),
         ("pictures.csv", TABLE.replace("c.png,train", "c.png,training"), "a file and one of .* in line 4"),
         ("pictures.csv", TABLE.replace("1,rain", "1,total"), "has no domain `total`, .* in line 6"),
         ("pictures.csv", TABLE.replace("test,", "val,"), "table has a picture of part test"),
@@ -267,6 +269,22 @@ def test_what_is_wrong_in_a_voc_folder_is_named_in_one_line(voc, file, text, mes
     with pytest.raises(ConfigError, match=r"^data\.path=.*" + message) as error:
         Voc(path=str(voc), size=40).read()
     assert "\n" not in str(error.value)
+
+
+def test_a_file_outside_the_folder_is_named_from_it(voc, tmp_path_factory):
+    place = tmp_path_factory.mktemp("elsewhere")
+    (place / "a.xml").write_text("<html></html>")
+    with pytest.raises(ConfigError, match=r"a folder whose \.\./.*/a\.xml is in VOC's format"):
+        Voc(path=str(voc), annotations=str(place)).read()
+
+
+def test_a_listener_hears_how_far_pictures_are_decoded(yolo):
+    heard = []
+    with heard_by(lambda *told: heard.append(told)):
+        data = Yolo(path=str(yolo), size=32).read()
+    train, test = len(data.train), len(data.test)
+    expected = [("decoding training pictures", done, train) for done in range(train + 1)]
+    assert heard == expected + [("decoding test pictures", done, test) for done in range(test + 1)]
 
 
 def test_a_voc_folder_without_objects_is_refused(voc):

@@ -331,7 +331,7 @@ def test_refusals(client: MakeClient):
     ):
         method().check(network(), replace(blank, dataset=replace(blank.dataset, train=bare)), 3)
     with pytest.raises(ConfigError, match=r"^method\.tau2=0\.1: must be at least method\.tau1=0\.2"):
-        method(tau1=0.2, tau2=0.1).check(network(), at_server(client(6, 0, detecting=True)), 3)
+        method(tau1=0.2, tau2=0.1)
     with pytest.raises(ConfigError, match=r"^model='Linear': must be model=detector with method=ssfl"):
         method().check(torch.nn.Linear(1, 1), at_server(client(6, 0, detecting=True)), 3)
 
