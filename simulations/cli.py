@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.stages import heard_by
+from simulations.failures import show_failure
 from simulations.lazy import defer
 
 if TYPE_CHECKING:
@@ -67,22 +67,12 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
         with heard_by(_show):
             return known[argv[0]](argv[1:])
-    except ConfigError as error:
-        # A key may hold a line break; the message is one line all the same.
-        print("fedssl:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("fedssl: stopped", file=sys.stderr)
         return 130
-    except OSError as error:
-        print(f"fedssl: {error}", file=sys.stderr)
-        return 1
     except Exception as error:
-        if type(error).__name__ in ("RoundFailed", "FederationError", "EngineError", "CheckpointError"):
-            print(f"fedssl: {error}", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        return 1
+        show_failure(error)
+        return 2 if isinstance(error, ConfigError) else 1
 
 
 def _show(stage: str, done: int, total: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 
@@ -17,7 +15,8 @@ RUN_HELP = """\
 fedssl run [KEY=VALUE ...]    one experiment
 fedssl run -m KEY=A,B ...     every combination of comma-separated values, then a comparison
 fedssl run experiment=NAME    a preset (fedssl list experiments)
-fedssl run resume=DIR         go on with a stopped run; beside it only rounds, engine.* and logger
+fedssl run resume=DIR         go on with a stopped run, or with the runs of -m in a folder; beside it only rounds,
+                              engine.* and logger
 
 Example: fedssl run method=fixmatch data=digits rounds=5 partition=dirichlet partition.alpha=0.1
 Choices: fedssl list methods|data|models|partitions|labels|calibrations|personalizations|aggregations|experiments
@@ -62,6 +61,8 @@ def run(argv: Sequence[str]) -> int:
     if wants_help(argv, RUN_HELP):
         return 0
     from simulations.compose import compose_experiment, expand, split_override, unique
+    from simulations.multirun import go_on, is_multirun, run_all, show_run
+    from simulations.run import load_run
 
     overrides = [word for word in argv if word not in ("-m", "--multirun")]
     given = dict(split_override(word) for word in overrides)
@@ -69,10 +70,16 @@ def run(argv: Sequence[str]) -> int:
     if "resume" in given:
         if many:
             raise ConfigError("resume", given["resume"], "given without -m")
-        return _resume(unique(overrides))
-    if not many:
-        return _execute([compose_experiment(overrides)])
-    return _multirun(given, [compose_experiment(item) for item in expand(overrides)])
+        rest = unique(overrides)
+        directory = rest.pop("resume")
+        if is_multirun(directory):
+            return go_on(Path(directory), rest)
+        show_run(load_run(directory, rest), resume=True)
+    elif many:
+        return run_all(given.get("out", ""), [compose_experiment(item) for item in expand(overrides)])
+    else:
+        show_run(compose_experiment(overrides))
+    return 0
 
 
 def split(argv: Sequence[str]) -> int:
@@ -208,49 +215,3 @@ def _arguments(argv: Sequence[str], known: tuple[str, ...]) -> tuple[list[str], 
             raise ConfigError(name, found, "followed by a number" if name == "--score" else "followed by a path")
         options[name] = found
     return paths, options
-
-
-def _resume(given: dict[str, str]) -> int:
-    from simulations.run import load_run
-
-    directory = given.pop("resume")
-    return _execute([load_run(directory, given)], resume=True)
-
-
-def _execute(experiments: Sequence[Any], *, resume: bool = False) -> int:
-    from rich.console import Console
-
-    from simulations.progress import Display
-    from simulations.run import execute
-
-    for experiment in experiments:
-        display = Display(Console(file=sys.stdout, soft_wrap=True))
-        try:
-            result = execute(experiment, display, resume=resume)
-        finally:
-            display.close()
-        final = result.summary["final"]
-        # Of a detector, without the scores of each class and each weather.
-        shown = {k: v for k, v in final.items() if not re.match(r"(personal_)?(ap50|map50)_(?!total$)", k)}
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if k != "round" and isinstance(v, float))
-        print(f"final: {scores}\nreport: {result.directory / 'report.html'}", flush=True)
-    return 0
-
-
-def _multirun(given: dict[str, str], experiments: Sequence[Any]) -> int:
-    import dataclasses
-    import datetime
-
-    from fedssl.report.compare import compare
-    from simulations.compose import own_path
-    from simulations.run import check_out, prepare
-
-    base = Path(own_path(given.get("out", "")) or f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun")
-    check_out(str(base))
-    for item in experiments:
-        prepare(item)
-    chosen = [dataclasses.replace(item, out=str(base / f"{i:03d}")) for i, item in enumerate(experiments)]
-    code = _execute(chosen)
-    if len(chosen) > 1:
-        print(f"comparison: {compare([Path(item.out) for item in chosen], base / 'comparison')}")
-    return code

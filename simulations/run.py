@@ -312,6 +312,11 @@ def check_out(out: str) -> None:
         raise ConfigError("out", out, f"a folder that can be made, which {nearest} does not allow")
 
 
+def plan(experiment: Experiment) -> None:
+    """Make the directory of a run that `execute` will be given to resume, before its first round."""
+    _describe(_directory(experiment), experiment)
+
+
 def _describe(directory: Path, experiment: Experiment) -> None:
     from fedssl.files import write_atomically
     from simulations.environment import describe

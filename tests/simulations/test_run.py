@@ -257,18 +257,6 @@ def test_without_out_a_run_lies_under_runs(tmp_path: Path, monkeypatch: pytest.M
     assert first.name.split("-")[2] == "fixmatch"
 
 
-@pytest.mark.slow
-def test_many_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "many"
-    assert main(["run", "-m", *small(out, "rounds=1", "seed=0,1")]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["000", "001", "comparison"]
-    assert [Result(out / name).summary["seed"] for name in ("000", "001")] == [0, 1]
-    assert (out / "comparison" / "report.html").stat().st_size > 1000
-    assert f"comparison: {out / 'comparison' / 'report.html'}\n" in capsys.readouterr().out
-    assert main(["report", str(out / "000"), str(out / "001"), "--out", str(tmp_path / "again")]) == 0
-    assert (tmp_path / "again" / "report.html").is_file()
-
-
 def test_split_draws_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Result) -> None:
     assert main(["split", *small(tmp_path / "split")]) == 0
     assert sorted(path.name for path in (tmp_path / "split").iterdir()) == ["split.npz", "split.png"]
