@@ -16,6 +16,7 @@ from fedssl.assembly import split_of
 from fedssl.config import ConfigError, Experiment
 from fedssl.data.base import SOURCES, Dataset
 from fedssl.data.cache import open_dataset
+from fedssl.models.base import MODELS
 from fedssl.partition.split import Split
 from fedssl.pretraining.settings import Pretraining
 from fedssl.runtime import choose_device, resolve_precision
@@ -56,7 +57,13 @@ class Plan:
 
 
 def plan(experiment: Experiment, settings: Pretraining) -> Plan:
-    """Decode the data and choose the images. Raises ConfigError, also if there are fewer than 2 of them."""
+    """Decode the data and choose the images. Raises ConfigError, also if there are fewer than 2 of them.
+
+    The network must be one that can begin with the weights.
+    """
+    fit = [name for name in MODELS.names() if hasattr(MODELS.get(name), "weights")]
+    if experiment.model["name"] not in fit:
+        raise ConfigError("model", experiment.model["name"], f"one that can begin with weights: {', '.join(fit)}")
     source = SOURCES.create(experiment.data)
     dataset = open_dataset(source)
     device = choose_device(experiment.device)

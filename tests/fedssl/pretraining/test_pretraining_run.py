@@ -82,6 +82,12 @@ def test_what_is_written_is_the_backbone_and_how_it_came_about(tmp_path):
     assert all(name.startswith("backbone.") for name in load_file(out))
 
 
+def test_networks_that_cannot_begin_with_the_weights_are_refused(monkeypatch):
+    monkeypatch.setattr("fedssl.pretraining.plan.open_dataset", lambda _: pytest.fail("decoded"))
+    with pytest.raises(ConfigError, match=r"^model='lenet': must be one that can begin with weights: resnet, resnet18"):
+        plan(experiment(model={"name": "lenet"}), Pretraining())
+
+
 def test_training_makes_neighbours_better(tmp_path):
     settings = Pretraining(epochs=6, batch_size=128, score_every=0, threads=1)
     todo = plan(experiment(model={**MODEL, "width": 4}), settings)
