@@ -104,16 +104,21 @@ def fill(
 
 
 def describe(out: Path, command: str, data: Sequence[Path]) -> None:
-    """Write what made the table beside it."""
+    """Write what made the table beside it; a file that had another content for earlier rows keeps that hash too."""
+    place, hashes = out.with_suffix(".json"), {}
+    before = json.loads(place.read_text())["data_sha256"] if place.exists() else {}
+    for path in data:
+        known, found = before.get(path.name, []), hashlib.sha256(path.read_bytes()).hexdigest()
+        hashes[path.name] = known if found in known else [*known, found]
     facts = {
         "command": command,
         "versions": {name: version(name) for name in ("flwr", "torch", "numpy", "ray")},
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no accelerator",
         "date": datetime.date.today().isoformat(),
-        "data_sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in data},
+        "data_sha256": hashes,
     }
-    out.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    place.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def arguments(name: str, seeds: int, doc: str | None) -> argparse.ArgumentParser:
