@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -93,7 +94,7 @@ def predict_files(
     """Write a CSV of the boxes of a picture, a folder or an .npz, and, if asked, each picture with its boxes.
 
     Gives the numbers of pictures and boxes. `drawn` is a folder, made if missing: apart from `data`, and nothing in it
-    is replaced. The drawing of `a.jpg` is `a.jpg.png`. Raises ConfigError naming the file.
+    is replaced. The drawing of `a.jpg` is `a.jpg.png`. Raises ConfigError naming the file; no drawing is left then.
     """
     names, read = _opened(data)
     targets = _targets(Path(data), Path(drawn), names) if drawn is not None else []
@@ -101,19 +102,22 @@ def predict_files(
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     total = 0
-    for start in range(0, len(names), _BATCH):
-        some = slice(start, start + _BATCH)
-        batch = read(some)
-        boxes = predictor(batch, score)
-        total += len(boxes.label)
-        writer.writerows(_rows(names[some], boxes, predictor.meta.class_names))
-        for place, target in enumerate(targets[some]):
-            one = draw(batch[place], boxes.take(np.array([place])), predictor.meta.class_names)
-            _write(one, target)
-    try:
-        write_atomically(Path(out), table.getvalue().encode())
-    except OSError as error:
-        raise ConfigError("--out", str(out), f"a file that can be written ({error.strerror})") from None
+    with ExitStack() as made:
+        for start in range(0, len(names), _BATCH):
+            some = slice(start, start + _BATCH)
+            batch = read(some)
+            boxes = predictor(batch, score)
+            total += len(boxes.label)
+            writer.writerows(_rows(names[some], boxes, predictor.meta.class_names))
+            for place, target in enumerate(targets[some]):
+                one = draw(batch[place], boxes.take(np.array([place])), predictor.meta.class_names)
+                _write(one, target)
+                made.callback(target.unlink, missing_ok=True)
+        try:
+            write_atomically(Path(out), table.getvalue().encode())
+        except OSError as error:
+            raise ConfigError("--out", str(out), f"a file that can be written ({error.strerror})") from None
+        made.pop_all()
     return len(names), total
 
 

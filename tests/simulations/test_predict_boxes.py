@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedssl import box_predictor
 from fedssl.config import ConfigError
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
@@ -78,3 +79,22 @@ def test_the_user_s_own_pictures_are_never_drawn_over(run, tmp_path):
     assert [path.name for path in photos.iterdir()] == ["a.png"]
     assert (photos / "a.png").read_bytes() == before
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_damaged_picture_leaves_no_drawing_of_those_before_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(box_predictor, "_BATCH", 1)
+    directory = run(DETECTOR, (64, 64, 3), "detection")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "ab":
+        Image.new("RGB", (64, 64), (90, 90, 90)).save(photos / f"{name}.png")
+    words = [directory, "--data", "photos", "--out", "p.csv", "--draw", "drawn"]
+    content = (photos / "b.png").read_bytes()
+    (photos / "b.png").write_bytes(content[:20])
+    with pytest.raises(ConfigError, match=r"b\.png"):
+        predict(words)
+    assert list((tmp_path / "drawn").iterdir()) == []
+    assert not (tmp_path / "p.csv").exists()
+    (photos / "b.png").write_bytes(content)
+    assert predict(words) == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png.png", "b.png.png"]
