@@ -64,7 +64,7 @@ def compare(directories: Sequence[Path], out: Path) -> Path:
         "compare.html.j2",
         heading=f"{number} runs, {len(groups)} settings" if len(groups) > 1 else f"{number} runs of one setting",
         sentence=_sentence(groups, metric),
-        warnings=warnings + _unfinished(groups) + _stood_in(groups, metric),
+        warnings=warnings + _other_splits(groups) + _unfinished(groups) + _stood_in(groups, metric),
         groups=groups,
         results={f"{which.capitalize()} values": result_rows(groups, which) for which in ("final", "best")},
         figures=[
@@ -190,6 +190,19 @@ def _sentence(groups: Sequence[Group], metric: str) -> str:
     unscored = [g.name for g in groups if g.name not in scored]
     rest = f" Without this score: {', '.join(unscored)}." if unscored else ""
     return f"{lead}{_cell(metric, interval)}.{rest}"
+
+
+def _other_splits(groups: Sequence[Group]) -> list[str]:
+    """Tell of the first seed in which settings had other samples or labels at the clients."""
+    for seed in sorted({seed for group in groups for seed in group.runs}):
+        names: dict[str, list[str]] = {}
+        for group in groups:
+            if seed in group.runs and (split := group.runs[seed].summary.get("split_sha256")):
+                names.setdefault(split, []).append(group.name)
+        if len(names) > 1:
+            told = "; ".join(", ".join(alike) for alike in names.values())
+            return [f"Clients had other samples or labels, so differences are of these too (seed {seed}): {told}."]
+    return []
 
 
 def _unfinished(groups: Sequence[Group]) -> list[str]:

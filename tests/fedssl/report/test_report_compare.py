@@ -97,6 +97,17 @@ def test_curves_are_means_over_seeds(runs: list[Path]) -> None:
     assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx(mean)
 
 
+def test_settings_with_other_splits_are_named(runs: list[Path], tmp_path: Path) -> None:
+    told = "so differences are of these too (seed 1): fixmatch; fedavg."
+    for path, split in zip(runs, ("a", "b", "a", "b"), strict=True):
+        summary = json.loads((path / "summary.json").read_text())
+        (path / "summary.json").write_text(json.dumps({**summary, "split_sha256": split}))
+    assert told not in compare(runs, tmp_path / "same").read_text()
+    summary = json.loads((runs[3] / "summary.json").read_text())
+    (runs[3] / "summary.json").write_text(json.dumps({**summary, "split_sha256": "c"}))
+    assert told in compare(runs, tmp_path / "other").read_text()
+
+
 def test_nothing_to_compare(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one run directory"):
         compare([], tmp_path)
