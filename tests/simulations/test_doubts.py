@@ -14,6 +14,7 @@ from simulations.run import prepare
 BLIND = "model.weights is empty: the stages that stay frozen are random; `auto` pre-trains them"
 BACKBONES = "method.selective_rounds=15 of rounds=15: clients never train neck and head"
 ALONE = "the server has one domain, so that weights have nothing to learn: personalization.aggregate=finetune"
+USELESS = "aggregation={} has no effect: method={} takes no average of the clients"
 UNTOLD = "no client has a labelled sample, and method={} learns from these; see labels"
 
 
@@ -29,6 +30,9 @@ UNTOLD = "no client has a labelled sample, and method={} learns from these; see 
         ("method=semipfl method.domains=1", [ALONE]),
         ("method=semipfl method.domains=1 personalization.aggregate=finetune", []),
         ("method=semipfl method.domains=2", []),
+        ("method=semipfl method.domains=2 aggregation=FedAdam", [USELESS.format("FedAdam", "semipfl")]),
+        ("method=server_only aggregation=FedMedian", [USELESS.format("FedMedian", "server_only")]),
+        ("method=fedavg data=digits model=mlp aggregation=FedMedian", []),
         (
             "method=fedsto data.pictures=36 data.test_pictures=4 data.size=64 clients=2",
             ["8 training samples are with nobody"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from clients import memory as own
 from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Method, Payload, Step, Update
+from fedssl.methods.base import METHODS, Memory, Method, Payload, State, Step, Update
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.personalization.base import PERSONALIZATIONS
@@ -216,6 +216,19 @@ def test_one_client_alone_is_its_own_average(name: str, client: MakeClient):
     assert set(made.model) == set(trial.server.model)
     for key, tensor in update.state.items():
         torch.testing.assert_close(made.model[key], tensor, rtol=1e-6, atol=1e-6)
+
+
+@every_method
+def test_a_method_says_whether_it_takes_the_average(name: str, client: MakeClient):
+    trial, asked = Trial(name, client(6, 12, **kind_of(name))), []
+    for (_, update), exchange in zip(trial.round(), trial.method.exchanges, strict=True):
+
+        def average(updates: Sequence[Update]) -> State:
+            asked.append(len(updates))
+            return updates[0].state
+
+        trial.server = trial.method.aggregate(trial.server, [update], trial.step(exchange, 1), average)
+    assert bool(asked) is trial.method.averages
 
 
 @every_method
