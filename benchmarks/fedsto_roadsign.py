@@ -1,10 +1,12 @@
 """FedSTO against its baselines on road signs: cloudy server, overcast, rainy and snowy clients. Resumable.
 
 Usage: python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE [--jobs 2] [--seeds 3] [--weather noniid]
-                                            [--only TEXT]
+                                            [--only TEXT] [--again]
 
 FILE holds the first backbone and neck, trained on 3,973 synthetic scenes; it is made if it is not there.
 The last runs are of seed 0: FedSTO and federated averaging (`ssfl`) with 12 clients, four a weather, and `OTHERS`.
+Weights and warm-up have other bits on other types of processor: a table that is continued on one has `fedsto/again`,
+FedSTO on the second, by `--again`.
 Everybody begins with the same 300 epochs on the server's labels and goes on for 40 rounds of one local and one server
 epoch; `all_labels/central` has all labels in its first epochs too. Scores are of the last round, and of each evaluated.
 """
@@ -72,6 +74,7 @@ OTHERS: Runs = {
     ("server_only", "warm_up_60"): (*SSFL, SERVER_ONLY, f"method.warm_up={FEW_EPOCHS}"),
 }
 """Runs of seed 0 alone: weights of the last step, as printed, of all and of the clients; a short warm-up."""
+AGAIN: Runs = {("fedsto", "again"): FEDSTO}
 TOTAL = "map50_total"
 LATE, LAST = "late_", 3
 """Prefix of means over the last three evaluations: at a constant learning rate the last one alone jumps about."""
@@ -83,7 +86,7 @@ def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients:
     """Give one run."""
     parties = (f"clients={clients}", f"data.per_weather={clients // len(WEATHERS)}")
     files = (f"data.path={data}", f"method.warm_up_weights={weights}")
-    given = {one.partition("=")[0]: one for one in (*OVERRIDES, *{**RUNS, **OTHERS}[key])}
+    given = {one.partition("=")[0]: one for one in (*OVERRIDES, *{**RUNS, **OTHERS, **AGAIN}[key])}
     return Cell(
         *key,
         f"clients={clients};weather={weather}",
@@ -92,11 +95,13 @@ def cell(key: tuple[str, str], data: Path, weights: Path, weather: str, clients:
     )
 
 
-def cells(seeds: int, data: Path, weights: Path, weather: str) -> Iterator[Cell]:
-    """Give all runs of a seed before the next, then those of one seed."""
+def cells(seeds: int, data: Path, weights: Path, weather: str, again: bool = False) -> Iterator[Cell]:
+    """Give all runs of a seed before the next, then those of one seed; or FedSTO's `again`."""
     for seed in range(seeds):
-        for key in RUNS:
+        for key in AGAIN if again else RUNS:
             yield cell(key, data, weights, weather, CLIENTS, seed)
+    if again:
+        return
     for key in OF_MANY:
         yield cell(key, data, weights, weather, MANY, 0)
     for key in OTHERS:
@@ -166,9 +171,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="first weights, made if the file is not there")
     parser.add_argument("--weather", default="noniid", choices=("noniid", "iid"))
     parser.add_argument("--only", default="", help="only runs whose method/variant/setting/seed holds this text")
+    parser.add_argument("--again", action="store_true", help="only FedSTO's runs on another type of processor")
     options = parser.parse_args()
     data, weights = options.data.resolve(), options.weights.resolve()
-    chosen = [c for c in cells(options.seeds, data, weights, options.weather) if options.only in "/".join(c.key)]
+    found = cells(options.seeds, data, weights, options.weather, options.again)
+    chosen = [one for one in found if options.only in "/".join(one.key)]
     files = [data / "roadsign.npz" if data.is_dir() else data, weights]
     if not files[0].is_file():
         parser.error(f"--data {options.data}: must be roadsign.npz, or the folder it lies in")

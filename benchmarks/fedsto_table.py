@@ -75,7 +75,9 @@ CENTRAL = Row(
 )
 FEDADAM = Row("SSFL, FedAdam", "ssfl", "fedadam")
 FEDBN = Row("SSFL, FedBN (clients' own models)", "ssfl", "fedbn")
+AGAIN = Row("FedSTO, other first weights", "fedsto", "again")
 OTHERS = (
+    AGAIN,
     Row("FedSTO, last steps", "fedsto", "last_step"),
     Row("FedSTO, clients' last steps", "fedsto", "clients_last_step"),
     Row("SSFL, local average, clients' last steps", "ssfl", "clients_last_step"),
@@ -98,6 +100,8 @@ models that clients trained in that round, or the global model's where they do n
 the clients' own. All runs are in [fedsto_roadsign.csv](../results/fedsto_roadsign.csv)."""
 GAINS_TEXT = """\
 Differences of FedSTO in points, paired by seed."""
+AGAIN_TEXT = """
+From these FedSTO with other first weights is subtracted, as they began with those: {}."""
 COSTS_TEXT = "Megabytes of all clients in 40 rounds, and what the clients' pseudo-boxes were worth in the last one:"
 QUESTIONS_TEXT = """\
 ### What was expected
@@ -152,7 +156,10 @@ def named(scores: Scores, row: Row, where: str) -> str:
 def by_weather(scores: Scores, weather: str) -> str:
     """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
     where = setting(weather)
-    lines = [["after the warm-up", *(percent(mean(start(scores, where, name))) for name in COLUMNS)]]
+    lines = []
+    for name, row in (("after the warm-up", FEDSTO), ("after the warm-up, other first weights", AGAIN)):
+        begun = [percent(mean(start(scores, where, metric, row))) for metric in COLUMNS]
+        lines += [[name, *begun]] if any(begun) else []
     for row in (*ROWS, *OTHERS):
         cells = [percent(mean(of(scores, row, where, name))) for name in COLUMNS]
         if any(cells):
@@ -163,10 +170,10 @@ def by_weather(scores: Scores, weather: str) -> str:
     return markdown(["method", *HEAD], lines)
 
 
-def start(scores: Scores, where: str, metric: str) -> Values:
+def start(scores: Scores, where: str, metric: str, row: Row = FEDSTO) -> Values:
     """Give the warm-up's value of each seed; there is one model yet, and one evaluation."""
     one = TOTAL if metric in (LATE, LATE_PAPER) else metric.removeprefix("late_")
-    return scores.values(FEDSTO.method, FEDSTO.variant, where, f"warm_up_{one}")
+    return scores.values(row.method, row.variant, where, f"warm_up_{one}")
 
 
 def many(scores: Scores, weather: str) -> str:
@@ -178,16 +185,31 @@ def many(scores: Scores, weather: str) -> str:
 
 
 def gains(scores: Scores, weather: str) -> str:
-    """Give what FedSTO adds to each other method and to the warm-up."""
+    """Give what FedSTO, with the same first weights, adds to each other method and to the warm-up."""
     lines, where = [], setting(weather)
     for row in (*(row for row in ROWS if row is not FEDSTO), None):
         cells = []
         for metric in GAINS:
             other = start(scores, where, metric) if row is None else of(scores, row, where, metric)
-            cells.append(percent(difference(other, of(scores, FEDSTO, where, metric)), "+"))
+            fedsto = of(scores, partner(scores, row, where), where, metric)
+            cells.append(percent(difference(other, fedsto), "+"))
         lines.append([named(scores, row, where) if row else "the warm-up", *cells])
     head = ["FedSTO less", *(name for name, metric in zip(HEAD, COLUMNS, strict=True) if metric in GAINS)]
     return markdown(head, [line for line in lines if any(line[1:])])
+
+
+def partner(scores: Scores, row: Row | None, where: str) -> Row:
+    """Give FedSTO's runs with which another row is paired: `AGAIN` where only these began with the same weights."""
+
+    begun = start(scores, where, TOTAL, row or FEDSTO).items()
+    shared = {one: len(begun & start(scores, where, TOTAL, one).items()) for one in (FEDSTO, AGAIN)}
+    return AGAIN if shared[AGAIN] > shared[FEDSTO] else FEDSTO
+
+
+def gains_text(scores: Scores, weather: str) -> str:
+    """Say what is subtracted."""
+    other = [f"`{row.name}`" for row in ROWS if partner(scores, row, setting(weather)) is AGAIN]
+    return GAINS_TEXT + (AGAIN_TEXT.format(", ".join(other)) if other else "")
 
 
 def costs(scores: Scores, rows: pd.DataFrame, weather: str) -> str:
@@ -234,7 +256,8 @@ def questions(scores: Scores, weather: str) -> str:
     where, clients = setting(weather), (f"late_personal_{CLIENTS}", f"late_{CLIENTS}")
 
     def gains_of(a: Row, b: Row, metrics: tuple[str, str] = (LATE_PAPER, LATE)) -> list[str]:
-        return [verdict(difference(of(scores, a, where, one), of(scores, b, where, one))) for one in metrics]
+        chosen = partner(scores, a, where) if b is FEDSTO else b
+        return [verdict(difference(of(scores, a, where, one), of(scores, chosen, where, one))) for one in metrics]
 
     begun = [
         verdict(difference(start(scores, where, one), of(scores, FEDSTO, where, one))) for one in (LATE_PAPER, LATE)
@@ -304,7 +327,7 @@ def page(scores: Scores, rows: pd.DataFrame, weathers: Sequence[str]) -> list[st
             SCORES_TEXT.format(weather=KINDS[weather], seeds=seeds(scores, weather)),
             by_weather(scores, weather),
             f"![mAP by round and by weather](images/{image(weather)})",
-            GAINS_TEXT,
+            gains_text(scores, weather),
             gains(scores, weather),
             COSTS_TEXT,
             costs(scores, rows, weather),

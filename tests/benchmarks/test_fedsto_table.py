@@ -48,6 +48,9 @@ def test_every_run_is_there_once_and_composes(
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid"))
     assert len({cell.key for cell in cells}) == len(cells) == 27
+    again = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid", again=True))
+    assert [(cell.key[:2], cell.seed) for cell in again] == [(("fedsto", "again"), seed) for seed in (0, 1)]
+    assert again[0].overrides == cells[0].overrides
     for cell in cells:
         made = compose_experiment(cell.overrides)
         clients = 12 if cell.setting.startswith("clients=12") else 3
@@ -138,6 +141,25 @@ def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> N
     assert table.many(scores, "noniid") == ""
     assert table.course(rows, table.FEDSTO, WHERE, "map50_total")["value"].tolist() == [0.2]
     assert len(table.figure(scores, rows, "noniid").axes) == 2
+
+
+def test_fedsto_is_paired_with_what_began_with_the_same_weights(table: ModuleType, tmp_path: Path) -> None:
+    begun = {("fedsto", ""): 0.30, ("fedsto", "again"): 0.31, ("ssfl", ""): 0.30, ("ssfl", "fedadam"): 0.31}
+    ends = dict(zip(begun, (0.40, 0.36, 0.35, 0.35), strict=True))
+    lines = [
+        line(*key, seed, "warm_up_map50_total", value + seed / 100) for key, value in begun.items() for seed in (0, 1)
+    ]
+    lines += [line(*key, seed, "map50_total", value) for key, value in ends.items() for seed in (0, 1)]
+    scores, _ = read(tmp_path / "made.csv", lines)
+    text = table.gains(scores, "noniid")
+    assert "| SSFL, local average | | +5.0 ± 0.0 | | |" in text
+    assert "| SSFL, FedAdam | | +1.0 ± 0.0 | | |" in text
+    assert table.gains_text(scores, "noniid").endswith("as they began with those: `SSFL, FedAdam`.")
+    text = table.by_weather(scores, "noniid")
+    assert "| after the warm-up, other first weights | | | | | | 31.5 ± 6.4 | 31.5 ± 6.4 | 31.5 ± 6.4 | |" in text
+    assert "| FedSTO, other first weights | | | | | | | 36.0 ± 0.0 | | |" in text
+    scores, _ = read(tmp_path / "made.csv", [one for one in lines if ",again," not in one])
+    assert table.gains_text(scores, "noniid") == table.GAINS_TEXT
 
 
 def test_the_papers_totals_are_the_means_of_its_weathers(table: ModuleType) -> None:
