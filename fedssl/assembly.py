@@ -11,7 +11,8 @@ import torch
 
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.config import ConfigError, Experiment, sha256
-from fedssl.data.base import SOURCES, Dataset
+from fedssl.data.base import SOURCES, Dataset, DataSource
+from fedssl.data.cache import open_dataset
 from fedssl.methods.base import METHODS, Method, check_task
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
@@ -103,6 +104,13 @@ def methods_of(source: str) -> list[str]:
 
 def _module_of(source: str) -> str:
     return f"fedssl_method_{sha256(source)[:16]}"
+
+
+def opened(experiment: Experiment, source: DataSource) -> Dataset:
+    """Decode the data, or open them in the cache. Raises ConfigError; if clients are too many, before decoding."""
+    if (groups := source.client_groups()) is not None:
+        PARTITIONS.create(experiment.partition).client_groups(groups, experiment.clients)
+    return open_dataset(source)
 
 
 def split_of(experiment: Experiment, dataset: Dataset) -> Split:

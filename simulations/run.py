@@ -120,9 +120,8 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
     Gives warnings of what can run, but hardly learn.
     """
-    from fedssl.assembly import assemble, split_of
+    from fedssl.assembly import assemble, opened, split_of
     from fedssl.data.base import SOURCES
-    from fedssl.data.cache import open_dataset
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
     from fedssl.partition.holdings import Holdings
@@ -131,7 +130,7 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     source = SOURCES.create(experiment.data)
     # A resumed run has its weights from the checkpoint.
     parts = assemble(for_clients(experiment) if resume else experiment)
-    dataset = open_dataset(source)
+    dataset = opened(experiment, source)
     split = split_of(experiment, dataset)
     import torch
 
@@ -183,12 +182,10 @@ def _with_weights(experiment: Experiment) -> Experiment:
 
 def prepare_split(experiment: Experiment) -> Split:
     """Decode the data and give the split. Raises ConfigError."""
-    from fedssl.assembly import split_of
+    from fedssl.assembly import opened, split_of
     from fedssl.data.base import SOURCES
-    from fedssl.data.cache import open_dataset
 
-    dataset = open_dataset(SOURCES.create(experiment.data))
-    return split_of(experiment, dataset)
+    return split_of(experiment, opened(experiment, SOURCES.create(experiment.data)))
 
 
 def load_run(directory: str, overrides: dict[str, str]) -> Experiment:

@@ -126,6 +126,10 @@ class DataSource(ABC):
         Raises ConfigError when the files are missing or cannot be used.
         """
 
+    def client_groups(self) -> NDArray[np.int64] | None:
+        """Give the natural groups of clients' training samples; None where they are not known before `read`."""
+        return None
+
     @abstractmethod
     def read(self) -> Dataset:
         """Decode and check everything. Raises ConfigError, one line that names file and array."""

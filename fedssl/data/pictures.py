@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
@@ -77,6 +78,10 @@ class Pictures(DataSource):
         for file in self.annotation_files():
             digest.update(f"{self.shown(file)} {self.state(file)}\n".encode())
         return digest.hexdigest()
+
+    def client_groups(self) -> NDArray[np.int64]:
+        """Give the clients' parties in the table."""
+        return np.array([row.party for row in self._used() if row.part == TRAIN and row.party > SERVER], np.int64)
 
     def read(self) -> Dataset:
         """Decode and check everything."""

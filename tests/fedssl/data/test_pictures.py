@@ -18,6 +18,8 @@ from fedssl.partition.labels import AsIs, AtServer, NoLabels
 from fedssl.partition.natural import Natural
 from fedssl.partition.split import BACKGROUND, make_split
 from fedssl.stages import heard_by
+from simulations.compose import compose_experiment
+from simulations.run import prepare_split
 
 
 @pytest.fixture
@@ -46,6 +48,13 @@ def test_who_holds_what_is_in_the_table(yolo):
     assert data.train.boxes_of(3)[0].tolist() == [[0, 10, 12, 30]]
     assert data.train.x[3, 10:30].tolist() == np.full((20, 40, 3), 60).tolist()
     assert Yolo(path=str(yolo), size=40, evaluate_on="val").read().test.x[0, 20, 20, 0] == 120
+
+
+def test_too_many_clients_are_refused_before_a_picture_is_decoded(yolo, monkeypatch):
+    words = f"method=fedsto data=yolo data.path={yolo} data.size=64 clients=3".split()
+    monkeypatch.setattr(Yolo, "read", lambda _: pytest.fail("decoded"))
+    with pytest.raises(ConfigError, match="clients=3: must be at most 2, the groups"):
+        prepare_split(compose_experiment(words))
 
 
 def test_the_split_gives_the_server_its_empty_scenes_and_clients_their_weathers(yolo):
