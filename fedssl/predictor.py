@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -137,7 +138,10 @@ def save(
 
 
 def load(directory: str | Path) -> Predictor | BoxPredictor:
-    """Read what `save` wrote: a detector gives boxes. Raises ConfigError naming the directory and what is wrong."""
+    """Read what `save` wrote: a detector gives boxes. Raises ConfigError naming the directory and what is wrong.
+
+    A model of the run's own code (`method_file`) needs `FEDSSL_ALLOW_CODE=1`, which runs that code.
+    """
     import torch
     from safetensors.torch import load as from_bytes
 
@@ -146,6 +150,8 @@ def load(directory: str | Path) -> Predictor | BoxPredictor:
     described, content = _read(Path(directory))
     if partial := described.get("partial"):
         raise ConfigError("predict", str(directory), f"a run with one whole model; of this one, {partial}")
+    if described["model"]["name"] not in MODELS.names() or described["calibration"]["name"] not in CALIBRATIONS.names():
+        _run_code(Path(directory))
     tensors = {name: tensor.clone() for name, tensor in from_bytes(content).items()}
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EXTRA)}
     extra = {name.removeprefix(_EXTRA): tensors[name] for name in tensors.keys() - state.keys()}
@@ -246,6 +252,23 @@ def _read(directory: Path) -> tuple[dict[str, Any], bytes]:
     if meta.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ConfigError("run", str(directory), "a run whose model.json belongs to its model.safetensors")
     return meta, content
+
+
+def _run_code(directory: Path) -> None:
+    """Register what the run's method file holds. Raises ConfigError unless the environment allows its code."""
+    import yaml
+
+    from fedssl.assembly import ALLOW_CODE, load_source
+
+    try:
+        config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+        source, path = str(config["method_source"]), str(config["method_file"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return
+    if os.environ.get(ALLOW_CODE) != "1":
+        allowed = f"a run of built-in parts; {ALLOW_CODE}=1 runs the method file that this one's model is in"
+        raise ConfigError("predict", str(directory), allowed)
+    load_source(source, path)
 
 
 def read_npz(path: Path) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedssl.assembly import ALLOW_CODE
 from fedssl.config import ConfigError
 from fedssl.data.augment import normalise
 from fedssl.data.base import Dataset, Samples
@@ -44,6 +45,32 @@ def test_the_loaded_model_answers_as_the_saved_one_with_its_temperature(tmp_path
     np.testing.assert_array_equal(confidences, expected.numpy())
     assert predict.meta == META
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+
+
+OWN = """
+from dataclasses import dataclass
+from fedssl.models.base import register
+from fedssl.models.specs import MLPSpec
+
+@register("own_of_the_run")
+@dataclass
+class Own(MLPSpec):
+    pass
+"""
+
+
+def test_a_model_of_the_runs_own_code_needs_leave(tmp_path, images, monkeypatch):
+    model = build_model(MODELS.create({"name": "mlp"}), META.shape, 3, Rng(1).torch("init"))
+    save(tmp_path, {"name": "own_of_the_run"}, model.state_dict(), {}, {"name": "none"}, meta=META)
+    monkeypatch.delenv(ALLOW_CODE, raising=False)
+    with pytest.raises(ConfigError, match="model='own_of_the_run': must be one of"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text(json.dumps({"method_source": OWN, "method_file": "own.py"}))
+    with pytest.raises(ConfigError, match=f"{ALLOW_CODE}=1 runs the method file"):
+        load(tmp_path)
+    monkeypatch.setenv(ALLOW_CODE, "1")
+    monkeypatch.setattr(MODELS, "_classes", dict(MODELS._classes))
+    assert load(tmp_path)(images)[0].shape == (7,)
 
 
 def test_grey_images_need_no_channel_axis_and_read_only_ones_do_not_warn(tmp_path, images):
