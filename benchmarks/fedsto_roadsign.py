@@ -158,10 +158,11 @@ def collapsed(rows: list[dict[str, str]]) -> list[str]:
 
 
 def commands(rows: list[dict[str, str]], seeds: int) -> str:
-    """Give what makes all rows: a command for each weather that the table has."""
-    weathers = sorted({row["setting"].rpartition("weather=")[2] for row in rows}, reverse=True)
+    """Give what makes all rows: a command for each weather that the table has, and for what was run again."""
+    variants = {variant for _, variant in AGAIN}
+    made = sorted({(row["variant"] in variants, row["setting"].endswith("weather=iid")) for row in rows})
     given = f"python benchmarks/fedsto_roadsign.py --data FOLDER --weights FILE --seeds {seeds} --weather"
-    return "; ".join(f"{given} {weather}" for weather in weathers)
+    return "; ".join(f"{given} {'iid' if iid else 'noniid'}{' --again' * again}" for again, iid in made)
 
 
 def main() -> None:

@@ -104,10 +104,11 @@ def test_only_a_global_model_collapses(final: dict[str, float], known: bool, run
 
 
 def test_what_made_the_table_names_each_weather(runs: ModuleType) -> None:
-    rows = [{"setting": f"clients=3;weather={weather}"} for weather in ("iid", "noniid", "iid")]
-    first, second = runs.commands(rows, 3).split("; ")
-    assert first.endswith("--data FOLDER --weights FILE --seeds 3 --weather noniid")
-    assert second.endswith("--weather iid")
+    kinds = [("iid", ""), ("iid", "again"), ("noniid", "fedbn"), ("iid", "")]
+    rows = [{"setting": f"clients=3;weather={weather}", "variant": variant} for weather, variant in kinds]
+    told = runs.commands(rows, 3).split("; ")
+    assert [one.rpartition("--weather ")[2] for one in told] == ["noniid", "iid", "iid --again"]
+    assert told[0].endswith("--data FOLDER --weights FILE --seeds 3 --weather noniid")
 
 
 def test_the_page_of_a_table_in_progress(table: ModuleType, tmp_path: Path) -> None:
