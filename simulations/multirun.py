@@ -82,7 +82,8 @@ def go_on(base: Path, overrides: Mapping[str, str]) -> int:
 
 
 def _runs(base: Path) -> list[Path]:
-    return sorted(file.parent for file in base.glob("[0-9][0-9][0-9]*/config.yaml"))
+    found = (file.parent for file in base.glob("[0-9][0-9][0-9]*/config.yaml"))
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name))
 
 
 def _done(folder: Path, experiment: Experiment) -> bool:
