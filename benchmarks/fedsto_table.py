@@ -84,6 +84,8 @@ OTHERS = (
     Row("all labels, federated, clients' last steps", "all_labels", "clients_last_step"),
     Row("server's labels alone, warm-up of 60 epochs", "server_only", "warm_up_60"),
 )
+STARTS = {"the warm-up": FEDSTO, "the warm-up, other first weights": AGAIN}
+"""Warm-ups, by the runs that tell of them."""
 UNTRAINED = (SERVER, CENTRAL, OTHERS[-1])
 """Whose clients do not train: their model is the global one."""
 ROWS = (SERVER, GLOBAL, SSFL, FEDADAM, FEDBN, SELECTIVE, NO_ORTHOGONAL, FEDSTO, ALL_LABELS, CENTRAL)
@@ -101,7 +103,8 @@ the clients' own. All runs are in [fedsto_roadsign.csv](../results/fedsto_roadsi
 GAINS_TEXT = """\
 Differences of FedSTO in points, paired by seed."""
 AGAIN_TEXT = """
-From these FedSTO with other first weights is subtracted, as they began with those: {}."""
+It is FedSTO with other first weights less what began with those, too:
+{}."""
 COSTS_TEXT = "Megabytes of all clients in 40 rounds, and what the clients' pseudo-boxes were worth in the last one:"
 QUESTIONS_TEXT = """\
 ### What was expected
@@ -157,9 +160,9 @@ def by_weather(scores: Scores, weather: str) -> str:
     """Give the table of mAP by method and weather, with the start that all have and the paper's numbers."""
     where = setting(weather)
     lines = []
-    for name, row in (("after the warm-up", FEDSTO), ("after the warm-up, other first weights", AGAIN)):
+    for name, row in STARTS.items():
         begun = [percent(mean(start(scores, where, metric, row))) for metric in COLUMNS]
-        lines += [[name, *begun]] if any(begun) else []
+        lines += [[f"after {name}", *begun]] if any(begun) else []
     for row in (*ROWS, *OTHERS):
         cells = [percent(mean(of(scores, row, where, name))) for name in COLUMNS]
         if any(cells):
@@ -187,13 +190,13 @@ def many(scores: Scores, weather: str) -> str:
 def gains(scores: Scores, weather: str) -> str:
     """Give what FedSTO, with the same first weights, adds to each other method and to the warm-up."""
     lines, where = [], setting(weather)
-    for row in (*(row for row in ROWS if row is not FEDSTO), None):
-        cells = []
-        for metric in GAINS:
-            other = start(scores, where, metric) if row is None else of(scores, row, where, metric)
-            fedsto = of(scores, partner(scores, row, where), where, metric)
-            cells.append(percent(difference(other, fedsto), "+"))
-        lines.append([named(scores, row, where) if row else "the warm-up", *cells])
+    for row in (row for row in ROWS if row is not FEDSTO):
+        fedsto = partner(scores, row, where)
+        pairs = [(of(scores, row, where, metric), of(scores, fedsto, where, metric)) for metric in GAINS]
+        lines.append([named(scores, row, where), *(percent(difference(*pair), "+") for pair in pairs)])
+    for name, row in STARTS.items():
+        pairs = [(start(scores, where, metric, row), of(scores, row, where, metric)) for metric in GAINS]
+        lines.append([name, *(percent(difference(*pair), "+") for pair in pairs)])
     head = ["FedSTO less", *(name for name, metric in zip(HEAD, COLUMNS, strict=True) if metric in GAINS)]
     return markdown(head, [line for line in lines if any(line[1:])])
 
