@@ -205,9 +205,14 @@ def _blur(x: torch.Tensor, draw: NDArray[np.uint64]) -> torch.Tensor:
     weight = np.exp(-(np.arange(_RADIUS + 1) ** 2) / (2 * sigma[:, None] ** 2))
     weight /= 2 * weight.sum(1, keepdims=True) - weight[:, :1]
     kernel = torch.from_numpy(weight.T.astype(np.float32)).to(x.device)[..., None, None, None]
-    rows = torch.from_numpy(chosen).to(x.device)
-    # Sums of shifted pictures: a convolution with one kernel a picture takes five times as long.
-    x[rows] = _smoothed(_smoothed(x[rows], kernel, 2), kernel, 3)
+    # Sums of shifted pictures: a convolution with one kernel a picture takes five times as long. One picture at a time
+    # stays in the cache of a CPU.
+    if x.device.type == "cpu":
+        for i, one in zip(chosen, kernel.unbind(1), strict=True):
+            x[i : i + 1] = _smoothed(_smoothed(x[i : i + 1], one, 2), one, 3)
+    else:
+        rows = torch.from_numpy(chosen).to(x.device)
+        x[rows] = _smoothed(_smoothed(x[rows], kernel, 2), kernel, 3)
     return x
 
 
@@ -215,9 +220,9 @@ def _smoothed(x: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
     """Blur along one axis by symmetric kernels (radius + 1, batch, 1, 1, 1), from the middle outwards."""
     edge = [0, 0, _RADIUS, _RADIUS] if axis == 2 else [_RADIUS, _RADIUS, 0, 0]
     padded, side = torch.nn.functional.pad(x, edge, mode="reflect"), x.shape[axis]
-    out = x * kernel[0]
+    out, pair = x * kernel[0], torch.empty_like(x)
     for step in range(1, _RADIUS + 1):
-        pair = padded.narrow(axis, _RADIUS - step, side) + padded.narrow(axis, _RADIUS + step, side)
+        torch.add(padded.narrow(axis, _RADIUS - step, side), padded.narrow(axis, _RADIUS + step, side), out=pair)
         out.addcmul_(pair, kernel[step])
     return out
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedssl.data.box_augment import Transform, _colours, _smoothed, identity, map_boxes, place_boxes, strong
+from fedssl.data.box_augment import Transform, _blur, _colours, _smoothed, identity, map_boxes, place_boxes, strong
 from fedssl.data.boxes import GREY
+from fedssl.data.draws import draws
 
 SIZE = 64
 
@@ -146,6 +147,16 @@ def test_colours_leave_grey_pixels_grey_and_a_fifth_of_pictures_without_colour()
     assert 0.15 < grey.float().mean() < 0.25
     middle = np.full((5, 1), 2**31, np.uint64)
     torch.testing.assert_close(_colours(x[:1].clone(), middle), x[:1] / 255, rtol=0, atol=1e-6)
+
+
+def test_a_picture_is_blurred_as_among_others():
+    draw, x = draws(np.arange(8), 5, 2), torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    blurred = _blur(x.clone(), draw)
+    changed = [not torch.equal(one, other) for one, other in zip(blurred, x, strict=True)]
+    assert 0 < sum(changed) < 8
+    for i in range(8):
+        assert torch.equal(_blur(x[i : i + 1].clone(), draw[:, i : i + 1])[0], blurred[i])
+    assert _blur(torch.empty(8, 3, 16, 16, device="meta"), draw).shape == x.shape
 
 
 def test_a_blur_spreads_along_one_axis():
