@@ -103,7 +103,7 @@ the clients' own. All runs are in [fedsto_roadsign.csv](../results/fedsto_roadsi
 GAINS_TEXT = """\
 Differences of FedSTO in points, paired by seed."""
 AGAIN_TEXT = """
-It is FedSTO with other first weights less what began with those, too:
+Rows that began with the other first weights are paired with FedSTO's runs from those:
 {}."""
 COSTS_TEXT = "Megabytes of all clients in 40 rounds, and what the clients' pseudo-boxes were worth in the last one:"
 QUESTIONS_TEXT = """\
@@ -201,10 +201,9 @@ def gains(scores: Scores, weather: str) -> str:
     return markdown(head, [line for line in lines if any(line[1:])])
 
 
-def partner(scores: Scores, row: Row | None, where: str) -> Row:
-    """Give FedSTO's runs with which another row is paired: `AGAIN` where only these began with the same weights."""
-
-    begun = start(scores, where, TOTAL, row or FEDSTO).items()
+def partner(scores: Scores, row: Row, where: str) -> Row:
+    """Give FedSTO's runs with which another row is paired: `AGAIN` where more of these had the row's warm-up."""
+    begun = start(scores, where, TOTAL, row).items()
     shared = {one: len(begun & start(scores, where, TOTAL, one).items()) for one in (FEDSTO, AGAIN)}
     return AGAIN if shared[AGAIN] > shared[FEDSTO] else FEDSTO
 

@@ -265,6 +265,8 @@ def _run_code(directory: Path) -> None:
         source, path = str(config["method_source"]), str(config["method_file"])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return
+    if not source:
+        return
     if os.environ.get(ALLOW_CODE) != "1":
         allowed = f"a run of built-in parts; {ALLOW_CODE}=1 runs the method file that this one's model is in"
         raise ConfigError("predict", str(directory), allowed)

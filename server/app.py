@@ -12,10 +12,9 @@ from typing import Any, Protocol
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedssl.assembly import Parts, assemble, initial_model, load_weights, split_of
+from fedssl.assembly import Parts, assemble, initial_model, load_weights, opened, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
-from fedssl.data.cache import open_dataset
 from fedssl.methods.base import Method
 from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
@@ -96,7 +95,7 @@ class Run:
         self.experiment = replace(experiment, precision=resolve_precision(experiment.precision, device))
         self.watcher = watcher
         self.parts: Parts = assemble(experiment)
-        self.dataset = open_dataset(SOURCES.create(experiment.data))
+        self.dataset = opened(experiment, SOURCES.create(experiment.data))
         self.split: Split = split_of(experiment, self.dataset)
         self.model = initial_model(experiment, self.dataset, device)
         self.parts.personalization.prepare(self.model)

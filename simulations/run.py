@@ -149,7 +149,7 @@ def _doubts(experiment: Experiment, method: Method, source: DataSource, dataset:
     found = []
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
-    if not method.averages and (chosen := experiment.aggregation["name"]) != "FedAvg":
+    if not method.takes_average and (chosen := experiment.aggregation["name"]) != "FedAvg":
         found.append(f"aggregation={chosen} has no effect: method={method.name} takes no average of the clients")
     partly = experiment.labels["name"] == "asis" and bool((dataset.train.y < 0).any())
     if partly and experiment.partition["name"] == "open_world":

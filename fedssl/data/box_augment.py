@@ -217,7 +217,7 @@ def _blur(x: torch.Tensor, draw: NDArray[np.uint64]) -> torch.Tensor:
 
 
 def _smoothed(x: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
-    """Blur along one axis by symmetric kernels (radius + 1, batch, 1, 1, 1), from the middle outwards."""
+    """Blur along one axis by symmetric kernels (radius + 1, [batch,] 1, 1, 1), from the middle outwards."""
     edge = [0, 0, _RADIUS, _RADIUS] if axis == 2 else [_RADIUS, _RADIUS, 0, 0]
     padded, side = torch.nn.functional.pad(x, edge, mode="reflect"), x.shape[axis]
     out, pair = x * kernel[0], torch.empty_like(x)

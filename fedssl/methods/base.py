@@ -90,8 +90,8 @@ class Method(ABC):
     """Ask that a client's model be scored on its own test samples after training, before its reply."""
     learns_from_labels: ClassVar[bool] = False
     """Without a labelled sample at any client it learns nothing."""
-    averages: ClassVar[bool] = True
-    """Takes the clients' average; without, the choice of `aggregation` has no effect."""
+    takes_average: ClassVar[bool] = True
+    """Without it the choice of `aggregation` has no effect."""
     global_model: ClassVar[bool] = True
     """Without one, nothing but the clients' own models is scored."""
     open_world: ClassVar[bool] = False

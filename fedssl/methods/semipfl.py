@@ -107,7 +107,7 @@ class SemiPFL(Devices, Method):
     payload_type: ClassVar[type[Payload]] = Visit
     personalization: ClassVar[str] = "mixture"
     personalizations: ClassVar[tuple[str, ...]] = ("mixture",)
-    averages: ClassVar[bool] = False
+    takes_average: ClassVar[bool] = False
     global_model: ClassVar[bool] = False
     defaults: ClassVar[tuple[str, ...]] = (
         "data=imu_synthetic",

@@ -35,7 +35,7 @@ class ServerOnly(Method):
     )
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "sensing", "detection")
-    averages: ClassVar[bool] = False
+    takes_average: ClassVar[bool] = False
     defaults: ClassVar[tuple[str, ...]] = (
         "data=imu_synthetic",
         "model=autoencoder",

@@ -157,7 +157,7 @@ def test_fedsto_is_paired_with_what_began_with_the_same_weights(table: ModuleTyp
     assert "| SSFL, FedAdam | | +1.0 ± 0.0 | | |" in text
     assert "| the warm-up | | +9.5 ± 6.4 | | |" in text
     assert "| the warm-up, other first weights | | +4.5 ± 6.4 | | |" in text
-    assert table.gains_text(scores, "noniid").endswith("less what began with those, too:\n`SSFL, FedAdam`.")
+    assert table.gains_text(scores, "noniid").endswith("FedSTO's runs from those:\n`SSFL, FedAdam`.")
     text = table.by_weather(scores, "noniid")
     assert "| after the warm-up, other first weights | | | | | | 31.5 ± 6.4 | 31.5 ± 6.4 | 31.5 ± 6.4 | |" in text
     assert "| FedSTO, other first weights | | | | | | | 36.0 ± 0.0 | | |" in text

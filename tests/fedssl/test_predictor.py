@@ -63,8 +63,10 @@ def test_a_model_of_the_runs_own_code_needs_leave(tmp_path, images, monkeypatch)
     model = build_model(MODELS.create({"name": "mlp"}), META.shape, 3, Rng(1).torch("init"))
     save(tmp_path, {"name": "own_of_the_run"}, model.state_dict(), {}, {"name": "none"}, meta=META)
     monkeypatch.delenv(ALLOW_CODE, raising=False)
-    with pytest.raises(ConfigError, match="model='own_of_the_run': must be one of"):
-        load(tmp_path)
+    for config in ({}, {"method_source": "", "method_file": ""}):
+        (tmp_path / "config.yaml").write_text(json.dumps(config))
+        with pytest.raises(ConfigError, match="model='own_of_the_run': must be one of"):
+            load(tmp_path)
     (tmp_path / "config.yaml").write_text(json.dumps({"method_source": OWN, "method_file": "own.py"}))
     with pytest.raises(ConfigError, match=f"{ALLOW_CODE}=1 runs the method file"):
         load(tmp_path)

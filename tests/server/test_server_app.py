@@ -247,8 +247,8 @@ def test_changed_files_with_the_same_split_are_told(tmp_path: Path, monkeypatch:
     from server import app
 
     stop_at(1, toys.experiment(), tmp_path / "cut")
-    watcher, opened = Listener(), app.open_dataset
-    monkeypatch.setattr(app, "open_dataset", lambda source: replace(opened(source), key="other"))
+    watcher, opened = Listener(), app.opened
+    monkeypatch.setattr(app, "opened", lambda *given: replace(opened(*given), key="other"))
     run = app.Run(toys.experiment(out=str(tmp_path / "cut")), watcher)
     with toys.grid(4) as grid:
         run.start(grid, resume=True)

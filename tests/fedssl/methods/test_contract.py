@@ -228,7 +228,7 @@ def test_a_method_says_whether_it_takes_the_average(name: str, client: MakeClien
             return updates[0].state
 
         trial.server = trial.method.aggregate(trial.server, [update], trial.step(exchange, 1), average)
-    assert bool(asked) is trial.method.averages
+    assert bool(asked) is trial.method.takes_average
 
 
 @every_method
