@@ -1,19 +1,28 @@
-"""Golden runs: three rounds of every method, compared with stored metrics; `--update-golden` stores them anew.
+"""Golden runs: three rounds of every method, compared with stored metrics and hashes; `--update-golden` stores them.
 
 Processors round differently, and steps of a high learning rate make much of it: `ONEDNN_MAX_CPU_ISA=AVX2` shows how
-much. So rates are low where models are trained by their own pseudo-labels.
+much. So rates are low where models are trained by their own pseudo-labels. Metrics are compared within a tolerance on
+any machine; `hashes.json` holds SHA-256s by type of machine, and on a machine of a stored type not a bit may differ.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import toys
 
 from fedssl.methods.base import METHODS
+from server.summary import weights_sha256
 
 FOLDER = Path(__file__).parent
 NAMES = [name for name in METHODS.names() if METHODS.get(name).__module__.startswith("fedssl.methods.")]
@@ -64,6 +73,9 @@ ROUNDING = 1e-4
 FLIPPED = {"fixmatch": 0.05}
 """Absolute differences from the second round on where some sample lies at the threshold, to the last bits."""
 PARTS = ("train", "test", "validation")
+HASHES = FOLDER / "hashes.json"
+ISA_FLAGS = ("avx512_bf16", "avx512_fp16", "amx_tile")
+"""Flags by which oneDNN chooses kernels, beyond what torch's CPU capability says."""
 
 
 def setting(name: str) -> dict[str, Any]:
@@ -73,23 +85,67 @@ def setting(name: str) -> dict[str, Any]:
     return SCENES if name in DETECTORS else SENSING if name in AT_SERVER else CLOSED
 
 
-def metrics_of(name: str, directory: Path) -> list[dict[str, Any]]:
-    """Run the method and give the scores of its rounds."""
+def processor() -> str:
+    """Return vendor, family and model, by which MKL and OpenBLAS choose kernels, and the flags of ISA_FLAGS."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.machine()
+    lines = (line.partition(":") for line in path.read_text().split("\n\n")[0].splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    flags = facts.get("flags", "").split()
+    known = [facts.get(name, platform.machine()) for name in ("vendor_id", "cpu family", "model")]
+    return " ".join([*known, *(flag for flag in ISA_FLAGS if flag in flags)])
+
+
+def machine() -> str:
+    """Return what decides the last bits: the key of this machine in hashes.json."""
+    versions = [f"{module.__name__} {module.__version__.split('+')[0]}" for module in (torch, np)]
+    limits = [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if os.environ.get(name)]
+    return ", ".join([processor(), torch.backends.cpu.get_cpu_capability(), *versions, *limits])
+
+
+def read_hashes() -> dict[str, dict[str, dict[str, str]]]:
+    return json.loads(HASHES.read_text()) if HASHES.exists() else {}
+
+
+def store_hashes(name: str, hashes: Mapping[str, str]) -> None:
+    """Replace the hashes of one method on this type of machine; keep all others."""
+    stored = read_hashes()
+    stored.setdefault(machine(), {})[name] = dict(hashes)
+    HASHES.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
+
+
+def metrics_sha256(rounds: list[dict[str, Any]]) -> str:
+    """Return the SHA-256 of the records, whose floats JSON writes exactly."""
+    return hashlib.sha256(json.dumps(rounds, sort_keys=True).encode()).hexdigest()
+
+
+def differing(hashes: Mapping[str, str], stored: Mapping[str, str]) -> list[str]:
+    """Return the names whose hashes are not the stored ones."""
+    return sorted(name for name in {*hashes, *stored} if hashes.get(name) != stored.get(name))
+
+
+def golden_run(name: str, directory: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Run the method; return the scores of its rounds, and the hashes of weights, memories and scores."""
     chosen = toys.experiment(
         method={"name": name, **OPTIONS.get(name, {})},
         **setting(name),
     )
     toys.run(chosen, directory)
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    return [{part: record[part] for part in (*PARTS, "bytes_up", "bytes_down")} for record in records]
+    rounds = [{part: record[part] for part in (*PARTS, "bytes_up", "bytes_down")} for record in records]
+    summary = json.loads((directory / "summary.json").read_text())
+    hashes = {key: summary[key] for key in ("weights_sha256", "memory_sha256")}
+    return rounds, {**hashes, "metrics_sha256": metrics_sha256(rounds)}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_method_gives_its_stored_metrics(name: str, tmp_path: Path, request: pytest.FixtureRequest):
-    found, path = metrics_of(name, tmp_path), FOLDER / f"{name}.json"
+def test_a_method_gives_its_stored_metrics_and_bits(name: str, tmp_path: Path, request: pytest.FixtureRequest):
+    (found, hashes), path = golden_run(name, tmp_path), FOLDER / f"{name}.json"
     if request.config.getoption("--update-golden"):
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-        pytest.skip(f"stored {path.name}")
+        store_hashes(name, hashes)
+        pytest.skip(f"stored {path.name} and its hashes")
     stored = json.loads(path.read_text())
     assert len(found) == len(stored) == 3
     for number, (new, old) in enumerate(zip(found, stored, strict=True), 1):
@@ -97,7 +153,42 @@ def test_a_method_gives_its_stored_metrics(name: str, tmp_path: Path, request: p
         allowed = FLIPPED.get(name, ROUNDING) if number > 1 else ROUNDING
         for part in PARTS:
             assert new[part] == pytest.approx(old[part], rel=ROUNDING, abs=allowed), f"{name}, round {number}, {part}"
+    if machine() in read_hashes():
+        assert differing(hashes, read_hashes()[machine()].get(name, {})) == [], f"{name}: within tolerance, other bits"
+
+
+def test_this_type_of_machine_has_stored_hashes():
+    if machine() not in read_hashes():
+        pytest.skip(f"no hashes of `{machine()}`: metrics were compared within tolerance (--update-golden adds them)")
+    assert sorted(read_hashes()[machine()]) == NAMES
+
+
+def test_hashes_see_the_last_bit():
+    server = toys.begun(toys.experiment()).finished
+    name, tensor = next((k, t) for k, t in server.model.items() if t.is_floating_point())
+    moved = tensor.clone()
+    moved.view(-1)[-1] = torch.nextafter(moved.view(-1)[-1], torch.tensor(torch.inf))
+    rounds = [{"train": {"loss": 2.3}, "bytes_up": 4}]
+    nudged = [{"train": {"loss": float(np.nextafter(2.3, 3.0))}, "bytes_up": 4}]
+    stored = {"weights_sha256": weights_sha256(server), "metrics_sha256": metrics_sha256(rounds)}
+    other = replace(server, model={**server.model, name: moved})
+    assert differing(stored, dict(stored)) == []
+    assert differing({**stored, "weights_sha256": weights_sha256(other)}, stored) == ["weights_sha256"]
+    assert differing({**stored, "metrics_sha256": metrics_sha256(nudged)}, stored) == ["metrics_sha256"]
+    assert differing(stored, {}) == ["metrics_sha256", "weights_sha256"]
+
+
+def test_storing_hashes_keeps_those_of_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(globals(), "HASHES", tmp_path / "hashes.json")
+    HASHES.write_text(json.dumps({"another": {"fedavg": {"weights_sha256": "1"}}}))
+    store_hashes("fedavg", {"weights_sha256": "2"})
+    store_hashes("fedavg", {"weights_sha256": "3"})
+    assert read_hashes() == {
+        "another": {"fedavg": {"weights_sha256": "1"}},
+        machine(): {"fedavg": {"weights_sha256": "3"}},
+    }
 
 
 def test_no_golden_run_is_left_of_a_method_that_is_gone():
-    assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES
+    assert sorted(path.stem for path in FOLDER.glob("*.json") if path != HASHES) == NAMES
+    assert {name for methods in read_hashes().values() for name in methods} <= set(NAMES)
