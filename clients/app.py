@@ -19,7 +19,8 @@ from fedssl.assembly import assemble, initial_model
 from fedssl.calibration.base import CalibrationHook
 from fedssl.config import Experiment, from_json, sha256
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Payload, Step, Update
+from fedssl.federation import Memory, Payload, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal
 from fedssl.rng import Rng
 from fedssl.runtime import autocast, choose_device, one_thread

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import strategy as flower_strategies
 
 from fedssl.aggregation import AGGREGATIONS
-from fedssl.methods.base import State, Update
+from fedssl.federation import State, Update
 from fedssl.wire import array_record, filled, tensors_of
 
 STATE_FIELDS = ("m_t", "v_t", "momentum_vector")

@@ -13,8 +13,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from fedssl.config import sha256
+from fedssl.federation import Memory, ServerState, State
 from fedssl.files import sha256_of, write_atomically
-from fedssl.methods.base import Memory, ServerState, State
 
 FORMAT = 2
 KEPT = 2

@@ -15,7 +15,7 @@ from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
 from fedssl.data.base import Dataset, Samples
-from fedssl.methods.base import ServerState
+from fedssl.federation import ServerState
 from fedssl.metrics.reliability import reliability
 from fedssl.models.base import Outputs
 from fedssl.partition.split import Split

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-from fedssl.methods.base import State, Update
+from fedssl.federation import State, Update
 from fedssl.wire import decode, dtype_name, tensors_of
 
 MAX_STATISTICS_BYTES = 64 * 2**20

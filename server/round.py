@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fedssl.methods.base import Payload, Update
+from fedssl.federation import Payload, Update
 from server.evaluation import Evaluation
 
 

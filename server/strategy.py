@@ -18,7 +18,8 @@ from flwr.serverapp.strategy import Strategy
 from fedssl.assembly import Parts
 from fedssl.config import Experiment
 from fedssl.data.views import ClientData
-from fedssl.methods.base import Method, ServerState, State, Step, Update
+from fedssl.federation import ServerState, State, Step, Update
+from fedssl.methods.base import Method
 from fedssl.rng import Rng
 from fedssl.wire import array_record, encode, filled
 from server import guards, sampling

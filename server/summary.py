@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedssl.config import Experiment
-from fedssl.methods.base import ServerState, State
+from fedssl.federation import ServerState, State
 from fedssl.metrics.fairness import spread
 from server.journal import Journal, Record
 

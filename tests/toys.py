@@ -14,7 +14,8 @@ from flwr.app import Message, RecordDict
 
 from fedssl.config import Experiment, from_dict, option
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Method, Payload, Step, Update
+from fedssl.federation import Memory, Payload, Step, Update
+from fedssl.methods.base import METHODS, Method
 
 METHODS.load()
 FAULTS = ("", "raise", "raise_late", "nan", "shape", "extra", "missing", "dtype", "metric", "interrupt")

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal
 
 import torch
 
 from fedssl.data.views import ClientData
+from fedssl.federation import State, Update
 from fedssl.registry import Registry
 from fedssl.rng import Rng
-
-State: TypeAlias = "dict[str, torch.Tensor]"
-
-
-class Answer(Protocol):
-    """What the server half reads of an update."""
-
-    client_id: int
-    num_examples: int
-    statistics: dict[str, torch.Tensor]
 
 
 @dataclass
@@ -42,12 +33,12 @@ class CalibrationHook:
         """Check what a client sent before anything is made of it. Raises ValueError: that client is then refused."""
         del statistics
 
-    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+    def calibrate(self, model: State, extra: State, updates: Sequence[Update], rng: Rng) -> State:
         """Give new entries of the server's `extra`; `model` are the tensors of the model just aggregated."""
         del model, extra, updates, rng
         return {}
 
-    def tell(self, extra: State, made: State, updates: Sequence[Answer]) -> dict[str, float]:
+    def tell(self, extra: State, made: State, updates: Sequence[Update]) -> dict[str, float]:
         """Give numbers for the round's record; `made` came of `calibrate`, `extra` is from before."""
         del extra, made, updates
         return {}

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedssl.calibration.base import Answer, CalibrationHook, State, register
+from fedssl.calibration.base import CalibrationHook, register
 from fedssl.config import option
 from fedssl.data.views import ClientData
+from fedssl.federation import State, Update
 from fedssl.losses.clustering import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
 from fedssl.models.trunk import Split, plain_features, trunk_layers
 from fedssl.rng import Rng
@@ -101,7 +102,7 @@ class Centroid(CalibrationHook):
         if len(torch.unique(ids)) != len(ids) or (ids < 0).any() or (counts <= 0).any():
             raise ValueError(f"{_IDS} or {_COUNTS} are not distinct classes with samples")
 
-    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+    def calibrate(self, model: State, extra: State, updates: Sequence[Update], rng: Rng) -> State:
         """Give new `centroids` (classes, dim); the old ones if too few local ones came in."""
         head = model["head.weight"].detach().cpu().float()
         stacked = [update.statistics[_LOCAL].cpu().float() for update in updates if _LOCAL in update.statistics]
@@ -118,7 +119,7 @@ class Centroid(CalibrationHook):
             found = found[align(means, counts, found, previous if self.unseen == "previous" else None)]
         return {CENTROIDS: found}
 
-    def tell(self, extra: State, made: State, updates: Sequence[Answer]) -> dict[str, float]:
+    def tell(self, extra: State, made: State, updates: Sequence[Update]) -> dict[str, float]:
         """Give how well centroids fit the labelled classes and those before, and how clusters differ in size.
 
         `centroid_alignment`: mean cosine of a labelled class's mean to its centroid; `centroid_kept`: of a centroid to
@@ -142,7 +143,7 @@ class Centroid(CalibrationHook):
             found["centroid_id_changes"] = float((like.argmax(dim=1) != torch.arange(len(after))).sum())
         return found
 
-    def class_means(self, updates: Sequence[Answer], head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def class_means(self, updates: Sequence[Update], head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give each class's mean feature over all clients (classes, dim) and its count; 0 for one nobody has."""
         sums, counts = torch.zeros_like(head), torch.zeros(len(head))
         for update in updates:

@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from fedssl.calibration.base import Answer, CalibrationHook, State, register
+from fedssl.calibration.base import CalibrationHook, register
 from fedssl.config import option
 from fedssl.data.views import ClientData
+from fedssl.federation import State, Update
 from fedssl.rng import Rng
 from fedssl.tasks.classification import predict
 
@@ -64,7 +65,7 @@ class Temperature(CalibrationHook):
         if count.shape != () or not math.isfinite(float(count)) or float(count) <= 0:
             raise ValueError(f"{_COUNT}={count.tolist()} is not one number above 0")
 
-    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+    def calibrate(self, model: State, extra: State, updates: Sequence[Update], rng: Rng) -> State:
         """Give the new `temperature`; the old one, or 1, without samples or with a sum not finite."""
         del model, rng
         total = torch.zeros(self.grid, dtype=torch.float64)

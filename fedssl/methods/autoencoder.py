@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.views import ClientData
+from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.supervised import cross_entropy
-from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.methods.fedavg import snapshot
 from fedssl.methods.server_only import ServerOnly, check_server_data, parts_of
 from fedssl.rng import Rng

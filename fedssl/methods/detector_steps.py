@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fedssl.anchors import anchors_from
 from fedssl.data.box_augment import Transform, place_boxes
 from fedssl.data.views import ClientData
+from fedssl.federation import State
 from fedssl.losses.pseudo_boxes import Detections, select_boxes
-from fedssl.methods.base import State
 from fedssl.metrics.matched_boxes import telemetry
 from fedssl.rng import Rng
 

@@ -11,8 +11,9 @@ import torch
 from fedssl.config import option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
+from fedssl.federation import Memory, Payload, ServerState, Step, Update
 from fedssl.losses.labelled import labelled_losses
-from fedssl.methods.base import Memory, Method, Payload, ServerState, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.methods.detector_steps import set_anchors
 from fedssl.rng import Rng
 

@@ -16,8 +16,9 @@ import torch
 
 from fedssl.config import Experiment, option
 from fedssl.data.views import ClientData
+from fedssl.federation import ServerState, Step, Update
 from fedssl.losses.orthogonal import orthogonality, orthogonality_exact, orthogonality_floor, weight_matrices
-from fedssl.methods.base import ServerState, Step, Update, register
+from fedssl.methods.base import register
 from fedssl.methods.detector_steps import Phase
 from fedssl.methods.ssfl import SSFL
 

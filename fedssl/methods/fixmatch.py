@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from fedssl.config import option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
+from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.losses.pseudo_label import pseudo_label_loss
 from fedssl.losses.supervised import cross_entropy
-from fedssl.methods.base import Memory, Payload, Step, Update, register
+from fedssl.methods.base import register
 from fedssl.methods.fedavg import FedAvg, snapshot
 from fedssl.metrics.pseudo_label import telemetry
 

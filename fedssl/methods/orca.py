@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
+from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.pairwise import choose_partners, pairwise_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.losses.uncertainty import entropy_term, margin_logits
-from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.models.trunk import Maps, Split, cached_maps, is_top, plain_features, trunk_layers
 from fedssl.rng import Rng
 

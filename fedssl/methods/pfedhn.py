@@ -16,8 +16,9 @@ import torch
 from fedssl.config import ConfigError, option
 from fedssl.data.batches import batches
 from fedssl.data.views import ClientData
+from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.supervised import cross_entropy
-from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.methods.fedavg import snapshot
 from fedssl.models.hyper_state import first_state, fitted, network_of, stepped
 from fedssl.personalization.base import Personal, PersonalizationHook

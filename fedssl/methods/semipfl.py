@@ -22,8 +22,9 @@ import torch
 from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.views import ClientData
 from fedssl.devices import Devices
+from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.reconstruction import usable
-from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.models.hyper_state import TABLE, first_state, fitted, network_of, over, stepped, under
 from fedssl.models.reconstruct import PARTS, encode, load_autoencoder, principal_map, reconstructions, train_autoencoder
 from fedssl.personalization.base import Personal, PersonalizationHook

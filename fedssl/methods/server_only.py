@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.views import ClientData
+from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.labelled import labelled_losses
-from fedssl.methods.base import Average, Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.methods.detector_steps import set_anchors
 from fedssl.methods.fedavg import snapshot
 from fedssl.rng import Rng

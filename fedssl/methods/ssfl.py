@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.views import ClientData
+from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.ema import ema_alpha, update_ema
 from fedssl.losses.labelled import scene_loss
 from fedssl.methods import detector_steps as steps
 from fedssl.methods import pictured
-from fedssl.methods.base import Memory, Method, Payload, ServerState, State, Step, Update, register
+from fedssl.methods.base import Method, register
 from fedssl.methods.detector_steps import EVERYTHING, Local, Phase, Supervised
 from fedssl.methods.fedavg import snapshot
 from fedssl.methods.fixmatch import Counts, add

@@ -15,7 +15,7 @@ import torch
 from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
-from fedssl.methods.base import ServerState, State
+from fedssl.federation import ServerState, State
 from fedssl.methods.detector_steps import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from fedssl.federation import State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from fedssl.models.networks.hyper_optimizer import HyperOptimizer
     from fedssl.models.networks.hypernetwork import HyperNetwork
 
-State: TypeAlias = "dict[str, Tensor]"
 NETWORK, MOMENTS = "hypernetwork.", "moments."
 TABLE = f"{NETWORK}embedding.weight"
 _ZERO = 1e-12

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 
 from fedssl.data.views import ClientData
+from fedssl.federation import State
 from fedssl.losses.reconstruction import similar, similar_sets
 from fedssl.models.build import initialise
 from fedssl.models.reconstruct import encode, load_autoencoder
 from fedssl.rng import Rng
 
-State: TypeAlias = "dict[str, torch.Tensor]"
 SIZES, PASSED, TOTALS, WIDENED = "sizes", "passed", "totals", "widened"
 """Beside a user's base models `M.tensor`: samples that each learned from, 0 where no model is; those of each domain
 that pass the filter as it is set; all; times widened (1,)."""

@@ -16,7 +16,7 @@ from flwr.supercore.run import Run
 from safetensors.torch import load_file, save_file
 
 from clients import memory as own
-from fedssl.methods.base import Memory
+from fedssl.federation import Memory
 from simulations.engine import internals
 
 

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from clients import app, memory
 from fedssl.assembly import ALLOW_CODE
 from fedssl.config import Experiment, sha256, to_json
-from fedssl.methods.base import Payload, State, Update
+from fedssl.federation import Payload, State, Update
 from fedssl.wire import decode, encode, tensors_of
 from simulations.engine import internals
 

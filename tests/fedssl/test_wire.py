@@ -12,7 +12,8 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedssl.methods.base import METHODS, Payload, State, Update
+from fedssl.federation import Payload, State, Update
+from fedssl.methods.base import METHODS
 from fedssl.wire import array_record, decode, encode, filled, tensor_array, tensors_of
 
 

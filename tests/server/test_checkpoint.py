@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedssl import files
-from fedssl.methods.base import ServerState
+from fedssl.federation import ServerState
 from server.checkpoint import CheckpointError, Snapshot, load, save
 
 FILES = ("model.safetensors", "extra.safetensors", "aggregator.safetensors", "memory.safetensors", "snapshot.json")

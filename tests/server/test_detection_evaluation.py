@@ -13,7 +13,8 @@ from clients.app import _scores
 from fedssl.assembly import Parts
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.data.base import SOURCES
-from fedssl.methods.base import METHODS, ServerState
+from fedssl.federation import ServerState
+from fedssl.methods.base import METHODS
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.models.networks.detector import Decoded

@@ -11,7 +11,7 @@ import torch
 import toys
 
 from fedssl.config import Experiment
-from fedssl.methods.base import ServerState
+from fedssl.federation import ServerState
 from server.app import Run
 
 

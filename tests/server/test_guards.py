@@ -12,7 +12,7 @@ import torch
 import toys
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedssl.methods.base import State, Update
+from fedssl.federation import State, Update
 from fedssl.wire import array_record, encode
 from server.guards import MAX_EXAMPLES, MAX_METRICS, Refused, accept, is_finite
 

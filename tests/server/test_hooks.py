@@ -11,9 +11,10 @@ import pytest
 import torch
 import toys
 
-from fedssl.calibration.base import CALIBRATIONS, Answer, CalibrationHook
+from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, ServerState, State, Step, Update
+from fedssl.federation import ServerState, State, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.rng import Rng
 from server.app import Run, Silence
 
@@ -23,7 +24,7 @@ from server.app import Run, Silence
 class Probe(CalibrationHook):
     """Keeps a draw, the model's head and the clients' ids."""
 
-    def calibrate(self, model: State, extra: State, updates: Sequence[Answer], rng: Rng) -> State:
+    def calibrate(self, model: State, extra: State, updates: Sequence[Update], rng: Rng) -> State:
         """Give what was handed in, and count the calls."""
         return {
             "draw": torch.rand(3, generator=rng.torch("probe")),

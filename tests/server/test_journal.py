@@ -12,7 +12,7 @@ import pytest
 import torch
 import toys
 
-from fedssl.methods.base import ServerState
+from fedssl.federation import ServerState
 from server.journal import Journal, plain
 from server.summary import memories_sha256, summarise, weights_sha256
 

@@ -14,7 +14,8 @@ import toys
 
 from fedssl.config import ConfigError, Experiment
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Payload, ServerState, Step, Update
+from fedssl.federation import Payload, ServerState, Step, Update
+from fedssl.methods.base import METHODS
 from server.round import Round
 from simulations import simulate
 

@@ -9,7 +9,7 @@ import torch
 
 from fedssl.aggregation import AGGREGATIONS
 from fedssl.config import ConfigError
-from fedssl.methods.base import State, Update
+from fedssl.federation import State, Update
 from server.aggregation import Aggregator
 
 PARAMETERS = frozenset({"w", "b"})

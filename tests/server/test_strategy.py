@@ -14,7 +14,8 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from clients.app import to_arrays
 from fedssl.config import Experiment
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Payload, ServerState, State, Step, Update
+from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.wire import encode
 from server.app import Run
 from server.round import Round

@@ -14,7 +14,8 @@ import toys
 
 from fedssl.config import Experiment, option
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Payload, ServerState, State, Step, Update
+from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal, PersonalizationHook
 from server.app import Run, Silence
 from server.round import Round

@@ -11,8 +11,8 @@ import torch
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset, Indices, Samples
 from fedssl.data.views import ClientData
+from fedssl.federation import Payload, ServerState, State, Step, Update
 from fedssl.methods.autoencoder import FedAutoencoder
-from fedssl.methods.base import Payload, ServerState, State, Step, Update
 from fedssl.models.build import build_model
 from fedssl.models.sensing import AutoencoderSpec
 from fedssl.rng import Rng

@@ -15,7 +15,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from clients import memory as own
 from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Method, Payload, State, Step, Update
+from fedssl.federation import Memory, Payload, State, Step, Update
+from fedssl.methods.base import METHODS, Method
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.personalization.base import PERSONALIZATIONS

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fedssl.methods.base import Payload, Step
+from fedssl.federation import Payload, Step
 from fedssl.methods.fedavg import FedAvg, snapshot
 from fedssl.rng import Rng
 

@@ -13,7 +13,8 @@ import torch
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, ServerState, Step, Update
+from fedssl.federation import ServerState, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.methods.fedossl import FedoSSL
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model

@@ -14,8 +14,8 @@ import toys
 
 from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
+from fedssl.federation import Payload, ServerState, Step, Update
 from fedssl.losses.orthogonal import orthogonality_exact, weight_matrices
-from fedssl.methods.base import Payload, ServerState, Step, Update
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import EMA, SSFL
 from fedssl.models.base import MODELS

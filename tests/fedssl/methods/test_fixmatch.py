@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedssl.methods.base import Payload, Step
+from fedssl.federation import Payload, Step
 from fedssl.methods.fixmatch import STRONG, FixMatch, add
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model

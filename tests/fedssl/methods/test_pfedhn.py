@@ -15,7 +15,7 @@ from toys import experiment, run
 
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
-from fedssl.methods.base import ServerState, State, Step, Update
+from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.pfedhn import VISITS, Generated, PFedHN, start_of
 from fedssl.models import hyper_state
 from fedssl.models.base import MODELS

@@ -12,7 +12,8 @@ import torch
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
 from fedssl.data.views import ClientData
-from fedssl.methods.base import METHODS, Memory, Step, Update
+from fedssl.federation import Memory, Step, Update
+from fedssl.methods.base import METHODS
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.models.hyper_state import TABLE

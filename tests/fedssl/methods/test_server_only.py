@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
-from fedssl.methods.base import Payload, ServerState, Step
+from fedssl.federation import Payload, ServerState, Step
 from fedssl.methods.server_only import ServerOnly, parts_of
 from fedssl.rng import Rng
 

@@ -15,8 +15,8 @@ from fedssl.anchors import anchors_from
 from fedssl.config import ConfigError
 from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
+from fedssl.federation import Payload, ServerState, Step
 from fedssl.losses.ema import ema_alpha
-from fedssl.methods.base import Payload, ServerState, Step
 from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
 from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
 from fedssl.methods.warm_up import warm_up_scores

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
-from fedssl.methods.base import ServerState
+from fedssl.federation import ServerState
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL
 from fedssl.methods.warm_up import _source, cached, code_of, read_weights
