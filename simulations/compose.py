@@ -25,11 +25,11 @@ from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import PARTS, ConfigError, Experiment, from_dict, nearest
 from fedssl.data.base import SOURCES
 from fedssl.methods.base import METHODS, check_task
-from fedssl.methods.warm_up import AUTO
 from fedssl.models.base import MODELS
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.personalization.base import PERSONALIZATIONS
 from fedssl.registry import Registry
+from fedssl.training.warm_up import AUTO
 
 CONF = Path(__file__).parent / "conf"
 REGISTRIES: dict[str, Registry[Any]] = {

@@ -20,9 +20,9 @@ from fedssl.data.views import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import Method, register
-from fedssl.methods.fedavg import snapshot
-from fedssl.methods.server_only import ServerOnly, check_server_data, parts_of
+from fedssl.methods.server_only import ServerOnly
 from fedssl.rng import Rng
+from fedssl.training.steps import check_server_data, parts_of, snapshot
 
 HEAD = "head."
 _PART = 512

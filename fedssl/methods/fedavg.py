@@ -14,8 +14,9 @@ from fedssl.data.views import ClientData
 from fedssl.federation import Memory, Payload, ServerState, Step, Update
 from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Method, register
-from fedssl.methods.detector_steps import set_anchors
 from fedssl.rng import Rng
+from fedssl.training.detector import set_anchors
+from fedssl.training.steps import snapshot
 
 
 @register("fedavg")
@@ -93,8 +94,3 @@ class FedAvg(Method):
             nesterov=self.momentum > 0,
             fused=True,
         )
-
-
-def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Copy a model's tensors, since the model itself is scratch."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -19,8 +19,8 @@ from fedssl.data.views import ClientData
 from fedssl.federation import ServerState, Step, Update
 from fedssl.losses.orthogonal import orthogonality, orthogonality_exact, orthogonality_floor, weight_matrices
 from fedssl.methods.base import register
-from fedssl.methods.detector_steps import Phase
 from fedssl.methods.ssfl import SSFL
+from fedssl.training.detector import Phase
 
 FROZEN = {"neck_and_head": ("neck", "head"), "head": ("head",), "none": ()}
 SELECTIVE, WHOLE = 1, 2

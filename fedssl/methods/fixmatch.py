@@ -21,8 +21,9 @@ from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.losses.pseudo_label import pseudo_label_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import register
-from fedssl.methods.fedavg import FedAvg, snapshot
+from fedssl.methods.fedavg import FedAvg
 from fedssl.metrics.pseudo_label import telemetry
+from fedssl.training.steps import snapshot
 
 Counts = dict[str, tuple[float, float]]
 STRONG = 1 << 32

@@ -19,10 +19,10 @@ from fedssl.data.views import ClientData
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import Method, register
-from fedssl.methods.fedavg import snapshot
-from fedssl.models.hyper_state import first_state, fitted, network_of, stepped
 from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.rng import Rng
+from fedssl.training.hypernetwork import first_state, fitted, network_of, stepped
+from fedssl.training.steps import snapshot
 
 if TYPE_CHECKING:
     from fedssl.models.networks.hyper_optimizer import HyperOptimizer

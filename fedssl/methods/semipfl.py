@@ -25,12 +25,19 @@ from fedssl.devices import Devices
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.reconstruction import usable
 from fedssl.methods.base import Method, register
-from fedssl.models.hyper_state import TABLE, first_state, fitted, network_of, over, stepped, under
-from fedssl.models.reconstruct import PARTS, encode, load_autoencoder, principal_map, reconstructions, train_autoencoder
 from fedssl.personalization.base import Personal, PersonalizationHook
-from fedssl.personalization.base_models import SIZES, BaseModels, filter_facts, kept_shares
 from fedssl.personalization.mixture import MixtureOfHeads
 from fedssl.rng import Rng
+from fedssl.training.autoencoder import (
+    PARTS,
+    encode,
+    load_autoencoder,
+    principal_map,
+    reconstructions,
+    train_autoencoder,
+)
+from fedssl.training.base_classifiers import SIZES, BaseModels, filter_facts, kept_shares
+from fedssl.training.hypernetwork import TABLE, first_state, fitted, network_of, over, stepped, under
 
 BASE, LAST, LATE = "base.", "last.", "late."
 """Parts of `ServerState.extra` by user: this round's base models, those before, and an answer that comes late."""

@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fedssl.config import ConfigError, option
+from fedssl.config import option
 from fedssl.data.views import ClientData
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Method, register
-from fedssl.methods.detector_steps import set_anchors
-from fedssl.methods.fedavg import snapshot
 from fedssl.rng import Rng
+from fedssl.training.detector import set_anchors
+from fedssl.training.steps import check_server_data, parts_of, snapshot
 
 
 @register("server_only")
@@ -104,16 +102,3 @@ class ServerOnly(Method):
                 total, steps = total + loss.item(), steps + 1
         metrics = {**server.metrics, "server_loss": total / steps} if steps else server.metrics
         return replace(server, model=snapshot(model), metrics=metrics)
-
-
-def check_server_data(method: str, data: ClientData | None) -> None:
-    """Check that the server holds labelled samples. Raises ConfigError on `method`."""
-    if data is None or not len(data.labelled):
-        allowed = "one that needs no labelled samples at the server, as no data were set aside for it"
-        ways = "labels=server, data.server_subjects, or the party `server` in a table of pictures"
-        raise ConfigError("method", method, f"{allowed} ({ways})")
-
-
-def parts_of(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Cut indices into batches of `size`; a last batch of one is dropped, as batch norm cannot use it."""
-    return [part for i in range(0, len(order), size) if len(part := order[i : i + size]) > 1]

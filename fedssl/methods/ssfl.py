@@ -26,16 +26,15 @@ from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.ema import ema_alpha, update_ema
 from fedssl.losses.labelled import scene_loss
-from fedssl.methods import detector_steps as steps
 from fedssl.methods import pictured
 from fedssl.methods.base import Method, register
-from fedssl.methods.detector_steps import EVERYTHING, Local, Phase, Supervised
-from fedssl.methods.fedavg import snapshot
 from fedssl.methods.fixmatch import Counts, add
-from fedssl.methods.server_only import check_server_data
-from fedssl.methods.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 from fedssl.rng import Rng
 from fedssl.stages import tell
+from fedssl.training import detector as steps
+from fedssl.training.detector import EVERYTHING, Local, Phase, Supervised
+from fedssl.training.steps import check_server_data, snapshot
+from fedssl.training.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 
 MOMENTUM, FOUND = "momentum.", "found."
 """Parts of `ServerState.extra`: the server's optimiser, and boxes found before and after the warm-up."""

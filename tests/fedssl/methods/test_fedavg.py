@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.federation import Payload, Step
-from fedssl.methods.fedavg import FedAvg, snapshot
+from fedssl.methods.fedavg import FedAvg
 from fedssl.rng import Rng
 
 
@@ -113,14 +113,6 @@ def test_frozen_parameters_stay():
     model.extra = torch.nn.Parameter(torch.ones(1))
     groups = plain().optimizer(model, Step("train", 1, 1, "train", Rng(0))).param_groups
     assert [id(p) for p in groups[0]["params"]] == [id(model.extra)]
-
-
-def test_a_snapshot_does_not_follow_the_model():
-    model = Scores()
-    taken = snapshot(model)
-    with torch.no_grad():
-        model.w += 1
-    assert taken["w"].tolist() == [0.0, 0.0]
 
 
 def test_a_subclass_serves_detection_only_if_it_says_so():

@@ -17,12 +17,12 @@ from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.pfedhn import VISITS, Generated, PFedHN, start_of
-from fedssl.models import hyper_state
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.models.hyper_state import NETWORK, TABLE, under
 from fedssl.personalization.none import NoPersonalization
 from fedssl.rng import Rng
+from fedssl.training import hypernetwork
+from fedssl.training.hypernetwork import NETWORK, TABLE, under
 
 MakeClient = Callable[..., ClientData]
 NUM_CLIENTS = 5
@@ -61,7 +61,7 @@ def updates_of(method: PFedHN, server: ServerState, shifts: dict[int, float], ph
 
 def by_autograd(server: ServerState, updates: list[Update]) -> dict[str, torch.Tensor]:
     """Gradients of the cohort's mean of |h(alpha) - trained|^2 / 2, an embedding's of its own user's alone."""
-    hyper = hyper_state.network_of(server.extra, start_of(server), copied=True)
+    hyper = hypernetwork.network_of(server.extra, start_of(server), copied=True)
     loss = torch.zeros(())
     for update in updates:
         trained = torch.cat([update.state[name].reshape(-1) for name in hyper.shapes])

@@ -16,12 +16,12 @@ from fedssl.federation import Memory, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.models.hyper_state import TABLE
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import make_split
 from fedssl.personalization.base import PERSONALIZATIONS, Personal
 from fedssl.rng import Rng
+from fedssl.training.hypernetwork import TABLE
 
 USERS = 4
 SOURCE = {"name": "imu_synthetic", "users": USERS, "server_subjects": 4, "classes": 3, "windows": 12, "window": 8}

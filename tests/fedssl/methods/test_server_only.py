@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.views import ClientData
 from fedssl.federation import Payload, ServerState, Step
-from fedssl.methods.server_only import ServerOnly, parts_of
+from fedssl.methods.server_only import ServerOnly
 from fedssl.rng import Rng
 
 STEP = Step("train", 1, 3, "train", Rng(0, 1))
@@ -111,9 +111,3 @@ def test_a_server_without_labels_is_refused(client: Callable[..., ClientData], h
     with pytest.raises(ConfigError, match=r"^method='server_only': must be one that needs no labelled samples") as info:
         ServerOnly().check(Scores(), client(*held) if held else None, 3)
     assert info.value.field == "method"
-
-
-def test_a_last_batch_of_one_is_dropped():
-    assert [part.tolist() for part in parts_of(np.arange(5), 2)] == [[0, 1], [2, 3]]
-    assert [part.tolist() for part in parts_of(np.arange(6), 4)] == [[0, 1, 2, 3], [4, 5]]
-    assert parts_of(np.arange(1), 4) == []

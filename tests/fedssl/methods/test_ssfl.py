@@ -17,12 +17,12 @@ from fedssl.data.base import Indices
 from fedssl.data.views import ClientData
 from fedssl.federation import Payload, ServerState, Step
 from fedssl.losses.ema import ema_alpha
-from fedssl.methods.detector_steps import momenta, restore, set_modes, sgd, take_step
 from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
-from fedssl.methods.warm_up import warm_up_scores
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
+from fedssl.training.detector import momenta, restore, set_modes, sgd, take_step
+from fedssl.training.warm_up import warm_up_scores
 
 MakeClient = Callable[..., ClientData]
 STEP = Step("train", 1, 4, "train", Rng(0, 1, 1))

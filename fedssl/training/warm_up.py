@@ -16,7 +16,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
 from fedssl.federation import ServerState, State
-from fedssl.methods.detector_steps import ANCHORS, BACKBONE, HEAD, is_finite, part_of
+from fedssl.training.detector import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
@@ -29,7 +29,7 @@ _MODEL, _EXTRA = "model/", "extra/"
 
 def code_of(method: type) -> str:
     """Name the class whose code warms up; all methods of this package share theirs, which goes by `_source`."""
-    return "" if method.__module__.startswith(f"{__package__}.") else f"{method.__module__}.{method.__qualname__}"
+    return "" if method.__module__.startswith("fedssl.methods.") else f"{method.__module__}.{method.__qualname__}"
 
 
 def identity(data: ClientData, first: State, options: Mapping[str, Any], seed: int) -> str:

@@ -11,8 +11,8 @@ from fedssl.data.views import ClientData
 from fedssl.federation import State
 from fedssl.losses.reconstruction import similar, similar_sets
 from fedssl.models.build import initialise
-from fedssl.models.reconstruct import encode, load_autoencoder
 from fedssl.rng import Rng
+from fedssl.training.autoencoder import encode, load_autoencoder
 
 SIZES, PASSED, TOTALS, WIDENED = "sizes", "passed", "totals", "widened"
 """Beside a user's base models `M.tensor`: samples that each learned from, 0 where no model is; those of each domain

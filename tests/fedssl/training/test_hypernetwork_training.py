@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
-from fedssl.models.hyper_state import TABLE, first_state, fitted, network_of, stepped
 from fedssl.models.networks.hyper_optimizer import HyperOptimizer
 from fedssl.models.networks.hypernetwork import HyperNetwork, initialise
 from fedssl.rng import Rng
+from fedssl.training.hypernetwork import TABLE, first_state, fitted, network_of, stepped
 
 START = {"a.weight": torch.zeros(2, 3), "a.bias": torch.zeros(2)}
 OPTIMIZER = HyperOptimizer()

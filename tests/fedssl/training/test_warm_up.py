@@ -1,4 +1,4 @@
-"""Tests of fedssl.methods.warm_up: trained once, and the same bits whoever reads them."""
+"""Tests of fedssl.training.warm_up: trained once, and the same bits whoever reads them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fedssl.data.views import ClientData
 from fedssl.federation import ServerState
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL
-from fedssl.methods.warm_up import _source, cached, code_of, read_weights
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
+from fedssl.training.warm_up import _source, cached, code_of, read_weights
 
 MakeClient = Callable[..., ClientData]
 OPTIONS = {"warm_up": 1, "batch_size": 4}
@@ -116,7 +116,7 @@ def test_changed_code_has_a_file_of_its_own(cache: Path, tmp_path: Path, data: C
     package = tmp_path / "package"
     (package / "losses").mkdir(parents=True)
     (package / "losses" / "detection.py").write_text("A = 1\n")
-    monkeypatch.setattr("fedssl.methods.warm_up.PACKAGE", package)
+    monkeypatch.setattr("fedssl.training.warm_up.PACKAGE", package)
     _source.cache_clear()
     begun(SSFL(**OPTIONS), data)
     begun(SSFL(**OPTIONS), data)

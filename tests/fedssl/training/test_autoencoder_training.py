@@ -5,8 +5,8 @@ import torch
 
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.models.reconstruct import PARTS, encode, load_autoencoder, principal_map, rounded, train_autoencoder
 from fedssl.rng import Rng
+from fedssl.training.autoencoder import PARTS, encode, load_autoencoder, principal_map, rounded, train_autoencoder
 
 
 def network(seed: int = 0) -> torch.nn.Module:

@@ -1,0 +1,1 @@
+"""Training: the loops, steps and warm-ups that methods share."""
