@@ -18,8 +18,7 @@ from fedssl.data.base import SOURCES
 from fedssl.methods.base import Method
 from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
-from fedssl.predictor import Meta
-from fedssl.predictor import save as save_model
+from fedssl.predict.model_file import Meta, save_model
 from fedssl.rng import Rng
 from fedssl.runtime import choose_device, one_thread, resolve_precision
 from fedssl.stages import heard_by

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedssl.config import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from fedssl.box_predictor import BoxPredictor
+    from fedssl.predict.detector import BoxPredictor
 
 RUN_HELP = """\
 fedssl run [KEY=VALUE ...]    one experiment
@@ -130,7 +130,8 @@ def predict(argv: Sequence[str]) -> int:
     paths, options = _arguments(argv, ("--data", "--out", "--score", "--draw"))
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
-    from fedssl.predictor import Predictor, load, read_samples, write_predictions
+    from fedssl.predict.classifier import Predictor, read_samples, write_predictions
+    from fedssl.predict.load import load
     from simulations.compose import own_path
 
     model = load(Path(paths[0]))
@@ -159,7 +160,7 @@ def _table(options: dict[str, str]) -> Path:
 
 
 def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
-    from fedssl.box_predictor import SCORE, predict_files
+    from fedssl.predict.detector import SCORE, predict_files
     from simulations.compose import own_path
 
     try:

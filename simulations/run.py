@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from fedssl.box_predictor import BoxPredictor
     from fedssl.data.base import Dataset, DataSource
     from fedssl.methods.base import Method
     from fedssl.partition.split import Split
-    from fedssl.predictor import Predictor
+    from fedssl.predict.classifier import Predictor
+    from fedssl.predict.detector import BoxPredictor
     from server.app import Watcher
 
 
@@ -64,7 +64,7 @@ class Result:
     @property
     def model(self) -> Predictor | BoxPredictor:
         """Give the final global model, ready to predict."""
-        from fedssl.predictor import load
+        from fedssl.predict.load import load
 
         return load(self.directory)
 

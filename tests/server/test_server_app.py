@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fedssl import files
 from fedssl.config import ConfigError, Experiment
-from fedssl.predictor import load
+from fedssl.predict.load import load
 from server.checkpoint import CheckpointError
 from server.strategy import RoundFailed
 

@@ -6,26 +6,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedssl import box_predictor
 from fedssl.config import ConfigError
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.predictor import Meta, save
+from fedssl.predict import detector
+from fedssl.predict.model_file import Meta, save_model
 from fedssl.rng import Rng
 from simulations.commands import predict
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def save_model(choice, shape, task):
+    def saved(choice, shape, task):
         meta = Meta(shape, ("stop", "sign"), (0.0,) * 3, (1.0,) * 3, task=task)
         model = build_model(MODELS.create(choice), shape, 2, Rng(1).torch("init"))
-        save(tmp_path, choice, model.state_dict(), {}, {"name": "none"}, meta=meta)
+        save_model(tmp_path, choice, model.state_dict(), {}, {"name": "none"}, meta=meta)
         return str(tmp_path)
 
     np.savez(tmp_path / "new.npz", x=np.full((2, 64, 64, 3), 90, np.uint8))
     monkeypatch.chdir(tmp_path)
-    return save_model
+    return saved
 
 
 DETECTOR = {"name": "detector", "width": 2}
@@ -82,7 +82,7 @@ def test_the_user_s_own_pictures_are_never_drawn_over(run, tmp_path):
 
 
 def test_a_damaged_picture_leaves_no_drawing_of_those_before_it(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(box_predictor, "_BATCH", 1)
+    monkeypatch.setattr(detector, "_BATCH", 1)
     directory = run(DETECTOR, (64, 64, 3), "detection")
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -11,7 +11,7 @@ import yaml
 
 from fedssl.config import ConfigError, Experiment, from_dict
 from fedssl.data.base import SOURCES
-from fedssl.predictor import load
+from fedssl.predict.load import load
 from simulations import simulate
 from simulations.cli import main
 from simulations.compose import compose_experiment

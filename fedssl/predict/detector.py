@@ -1,6 +1,6 @@
 """A detector outside a run: boxes of pictures of any size, as a table and as drawings.
 
-from fedssl.predictor import load
+from fedssl.predict.load import load
 predict = load("runs/x")
 boxes = predict([picture])
 """
@@ -24,13 +24,13 @@ from fedssl.data.boxes import Letterbox
 from fedssl.data.modality import model_input
 from fedssl.files import write_atomically
 from fedssl.metrics.detection import Boxes
-from fedssl.report.canvas import PALETTE
+from fedssl.palette import PALETTE
+from fedssl.predict.images import image_files, open_image, read_npz
+from fedssl.predict.model_file import Meta
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from fedssl.predictor import Meta
 
 Picture = NDArray[np.uint8]
 SCORE = 0.25
@@ -123,8 +123,6 @@ def predict_files(
 
 def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture]]]:
     """Give all names, and what reads some of the pictures, since those of a folder may be too many for the memory."""
-    from fedssl.predictor import image_files, open_image, read_npz
-
     path = Path(data).expanduser()
     if path.suffix == ".npz" and path.is_file():
         array = read_npz(path)

@@ -1,4 +1,4 @@
-"""Tests of fedssl.box_predictor: boxes in pixels of the pictures themselves, as a table and drawn."""
+"""Tests of fedssl.predict.detector: boxes in pixels of the pictures themselves, as a table and drawn."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fedssl import box_predictor
-from fedssl.box_predictor import BoxPredictor, draw, predict_files
 from fedssl.config import ConfigError
 from fedssl.metrics.detection import Boxes
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.predictor import Meta, load, save
+from fedssl.predict import detector
+from fedssl.predict.detector import BoxPredictor, draw, predict_files
+from fedssl.predict.load import load
+from fedssl.predict.model_file import Meta, save_model
 from fedssl.rng import Rng
 from fedssl.tasks.detection import found
 
@@ -26,7 +27,7 @@ META = Meta((64, 64, 3), ("stop", "sign"), (0.0,) * 3, (1.0,) * 3, task="detecti
 
 def saved(directory: Path) -> torch.nn.Module:
     model = build_model(MODELS.create(CHOICE), META.shape, 2, Rng(1).torch("init")).eval()
-    save(directory, CHOICE, model.state_dict(), {}, {"name": "none"}, meta=META)
+    save_model(directory, CHOICE, model.state_dict(), {}, {"name": "none"}, meta=META)
     return model
 
 
@@ -87,7 +88,7 @@ def fixed(monkeypatch) -> None:
 def test_a_folder_gives_a_line_a_box_and_drawings(tmp_path, monkeypatch):
     saved(tmp_path)
     fixed(monkeypatch)
-    monkeypatch.setattr(box_predictor, "_BATCH", 2)
+    monkeypatch.setattr(detector, "_BATCH", 2)
     data, drawn = tmp_path / "photos", tmp_path / "drawn"
     (data / "sub").mkdir(parents=True)
     for name in ("b.png", "sub/a.png", "sub/c.png"):
@@ -96,7 +97,7 @@ def test_a_folder_gives_a_line_a_box_and_drawings(tmp_path, monkeypatch):
     assert counts == (3, 3)
     with (tmp_path / "out.csv").open(newline="") as file:
         table = list(csv.reader(file))
-    assert table[0] == list(box_predictor.COLUMNS)
+    assert table[0] == list(detector.COLUMNS)
     assert table[1] == ["b.png", "1", "sign", "0.900000", "20.00", "20.00", "60.00", "40.00"]
     assert [row[0] for row in table[1:]] == ["b.png", "sub/a.png", "sub/c.png"]
     shown = np.asarray(Image.open(drawn / "sub" / "a.png.png"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from fedssl.data.base import Dataset, Samples
 from fedssl.data.modality import model_input
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
-from fedssl.predictor import Meta, load, read_images, read_samples, save, write_predictions
+from fedssl.predict.classifier import read_samples, write_predictions
+from fedssl.predict.images import read_images
+from fedssl.predict.load import load
+from fedssl.predict.model_file import Meta, save_model
 from fedssl.rng import Rng
 
 CHOICE = {"name": "resnet", "width": 2}
@@ -24,7 +28,7 @@ META = Meta((10, 8, 1), ("cat", "dog", "owl"), (0.4,), (0.3,))
 def saved(directory, calibration=None, extra=None):
     model = build_model(MODELS.create(CHOICE), META.shape, 3, Rng(1).torch("init")).eval()
     choice = calibration or {"name": "none"}
-    save(directory, CHOICE, model.state_dict(), extra or {}, choice, meta=META)
+    save_model(directory, CHOICE, model.state_dict(), extra or {}, choice, meta=META)
     return model
 
 
@@ -61,7 +65,7 @@ class Own(MLPSpec):
 
 def test_a_model_of_the_runs_own_code_needs_leave(tmp_path, images, monkeypatch):
     model = build_model(MODELS.create({"name": "mlp"}), META.shape, 3, Rng(1).torch("init"))
-    save(tmp_path, {"name": "own_of_the_run"}, model.state_dict(), {}, {"name": "none"}, meta=META)
+    save_model(tmp_path, {"name": "own_of_the_run"}, model.state_dict(), {}, {"name": "none"}, meta=META)
     monkeypatch.delenv(ALLOW_CODE, raising=False)
     for config in ({}, {"method_source": "", "method_file": ""}):
         (tmp_path / "config.yaml").write_text(json.dumps(config))
@@ -105,8 +109,10 @@ def test_a_directory_without_a_whole_model_is_refused(tmp_path):
 
 def test_a_model_whose_parts_stay_elsewhere_is_refused(tmp_path):
     model = build_model(MODELS.create(CHOICE), META.shape, 3, Rng(1).torch("init"))
-    save(tmp_path, CHOICE, model.state_dict(), {}, {"name": "none"}, meta=META, partial="heads stay at the clients")
-    with pytest.raises(ConfigError, match=r"^predict=.*one whole model; of this one, heads stay at the clients"):
+    save_model(
+        tmp_path, CHOICE, model.state_dict(), {}, {"name": "none"}, meta=META, partial="heads stay at the clients"
+    )
+    with pytest.raises(ConfigError, match=r"^predict=.*one whole model; of this one, heads stay"):
         load(tmp_path)
 
 
@@ -186,7 +192,7 @@ SENSOR = Meta((8, 2), ("sit", "walk"), (1.0, 2.0), (3.0, 6.0), 1.0, 20.0)
 def saved_sensor(directory):
     choice = {"name": "mlp", "hidden": 5, "layers": 1}
     model = build_model(MODELS.create(choice), SENSOR.shape, 2, Rng(1).torch("init")).eval()
-    save(directory, choice, model.state_dict(), {}, {"name": "none"}, meta=SENSOR)
+    save_model(directory, choice, model.state_dict(), {}, {"name": "none"}, meta=SENSOR)
     return model
 
 
@@ -241,3 +247,10 @@ def test_meta_of_a_data_set_and_of_an_older_run(tmp_path):
     assert (described.pop("limit"), described.pop("rate_hz")) == (0.0, 0.0)
     (tmp_path / "model.json").write_text(json.dumps(described))
     assert load(tmp_path).meta == META
+
+
+def test_the_old_name_loads_for_one_version_and_says_so():
+    sys.modules.pop("fedssl.predictor", None)
+    with pytest.deprecated_call(match=r"fedssl\.predict\.load"):
+        from fedssl import predictor
+    assert predictor.load is load
