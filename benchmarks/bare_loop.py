@@ -18,7 +18,7 @@ from clients.local_data import LocalData
 from fedssl.assembly import initial_model
 from fedssl.config import Experiment
 from fedssl.data.batches import batches
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.rng import Rng
 from simulations.compose import compose_experiment
 

@@ -55,7 +55,7 @@ def main() -> None:
     """Run what is missing in the table."""
     options = arguments("baselines", 5, __doc__).parse_args()
     fill(list(cells(options.seeds)), options.out, options.jobs, scores)
-    data = [ROOT / "fedssl/data/fashion_small.npz"]
+    data = [ROOT / "fedssl/data/sources/fashion_small.npz"]
     describe(options.out, f"python benchmarks/baselines.py --seeds {options.seeds}", data)
 
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torchvision import tv_tensors  # type: ignore[import-untyped]
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from fedssl.data import augment, box_augment
+from fedssl.data.views import augment, box_augment
 
 SHAPES = ((28, 28, 1), (32, 32, 3))
 BATCHES = (64, 448)

@@ -57,7 +57,7 @@ def main() -> None:
     chosen = [c for c in cells(options.seeds, options.grid_seeds) if options.only in "/".join(c.key)]
     fill(chosen, options.out, options.jobs)
     command = f"python benchmarks/fedossl_small.py --seeds {options.seeds} --grid-seeds {options.grid_seeds}"
-    describe(options.out, command, [ROOT / "fedssl/data/fashion_small.npz"])
+    describe(options.out, command, [ROOT / "fedssl/data/sources/fashion_small.npz"])
 
 
 if __name__ == "__main__":

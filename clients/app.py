@@ -18,7 +18,7 @@ from clients.local_data import LocalData
 from fedssl.assembly import assemble, initial_model
 from fedssl.calibration.base import CalibrationHook
 from fedssl.config import Experiment, from_json, sha256
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal

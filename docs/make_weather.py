@@ -13,8 +13,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from fedssl.data.shapes_synthetic import ShapesSynthetic
-from fedssl.data.weather import WEATHERS, render
+from fedssl.data.sources.shapes_synthetic import ShapesSynthetic
+from fedssl.data.sources.weather import WEATHERS, render
 
 matplotlib.use("Agg")
 SEVERITIES = (1, 3, 5)

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedssl.assembly import Parts
 from fedssl.config import Experiment
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.base import Method
 from fedssl.rng import Rng

@@ -66,7 +66,11 @@ def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: Path) -> Non
     packed = {name for name in names if ".dist-info/" not in name}
     files = {path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()}
     assert packed == {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
-    assert {"fedssl/data/fashion_small.npz", "fedssl/data/fashion_small.NOTICE", "fedssl/report/page.html.j2"} <= packed
+    assert {
+        "fedssl/data/sources/fashion_small.npz",
+        "fedssl/data/sources/fashion_small.NOTICE",
+        "fedssl/report/page.html.j2",
+    } <= packed
     assert any(name.startswith("simulations/conf/") for name in packed)
     assert {Path(name).name for name in names - packed} >= {"LICENSE", "fashion_small.NOTICE", "entry_points.txt"}
 

@@ -13,7 +13,7 @@ import torch
 from flwr.app import Message, RecordDict
 
 from fedssl.config import Experiment, from_dict, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.methods.base import METHODS, Method
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
 from fedssl.registry import Registry
 from fedssl.rng import Rng

@@ -10,7 +10,7 @@ import torch
 
 from fedssl.calibration.base import CalibrationHook, register
 from fedssl.config import option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
 from fedssl.losses.clustering import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
 from fedssl.models.trunk import Split, plain_features, trunk_layers

@@ -12,7 +12,7 @@ import torch
 
 from fedssl.calibration.base import CalibrationHook, register
 from fedssl.config import option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
 from fedssl.rng import Rng
 from fedssl.tasks.classification import predict

@@ -135,7 +135,7 @@ class DataSource(ABC):
         """Decode and check everything. Raises ConfigError, one line that names file and array."""
 
 
-SOURCES: Registry[DataSource] = Registry("data", "fedssl.data")
+SOURCES: Registry[DataSource] = Registry("data", "fedssl.data.sources")
 register = SOURCES.register
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fedssl.data.views import ClientData
+    from fedssl.data.views.client_data import ClientData
 
 
 def labelled_losses(

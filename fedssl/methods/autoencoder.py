@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import Method, register

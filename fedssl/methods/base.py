@@ -12,7 +12,7 @@ import torch
 from fedssl.calibration.base import CalibrationHook
 from fedssl.config import ConfigError, Experiment
 from fedssl.data.base import SOURCES
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.registry import Registry

@@ -10,7 +10,7 @@ import torch
 
 from fedssl.config import option
 from fedssl.data.batches import batches
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, Step, Update
 from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Method, register

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from fedssl.config import Experiment, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, Step, Update
 from fedssl.losses.orthogonal import orthogonality, orthogonality_exact, orthogonality_floor, weight_matrices
 from fedssl.methods.base import register

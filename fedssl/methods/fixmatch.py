@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import option
 from fedssl.data.batches import batches
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.losses.pseudo_label import pseudo_label_loss
 from fedssl.losses.supervised import cross_entropy

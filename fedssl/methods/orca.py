@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.batches import batches
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.pairwise import choose_partners, pairwise_loss
 from fedssl.losses.supervised import cross_entropy

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.data.base import Dataset
-from fedssl.data.modality import model_input
+from fedssl.data.views.modality import model_input
 from fedssl.tasks.base import TASKS
 
 PICTURED = 2

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from fedssl.config import ConfigError, Experiment, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.devices import Devices
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.reconstruction import usable

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from fedssl.config import option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Method, register

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.ema import ema_alpha, update_ema

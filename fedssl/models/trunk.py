@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, intact, replace_whole, seal
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.models.base import Outputs
 
 PLAIN = 0

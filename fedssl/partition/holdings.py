@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fedssl.data.base import Dataset
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.partition.split import Split
 
 SERVER = -1

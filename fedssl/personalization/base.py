@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.registry import Registry
 from fedssl.rng import Rng
 

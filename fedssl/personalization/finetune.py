@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from fedssl.config import option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.losses.supervised import cross_entropy
 from fedssl.personalization.base import Personal, PersonalizationHook, register
 from fedssl.rng import Rng

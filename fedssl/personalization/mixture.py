@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 
 from fedssl.config import option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.losses.mixture import mixture_loss
 from fedssl.metrics.classification import macro_f1
 from fedssl.personalization.base import Personal, PersonalizationHook, register

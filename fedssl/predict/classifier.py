@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fedssl.calibration.base import CalibrationHook
 from fedssl.config import ConfigError
-from fedssl.data.modality import holds_windows, model_input
-from fedssl.data.recordings import read_windows
+from fedssl.data.sources.recordings import read_windows
+from fedssl.data.views.modality import holds_windows, model_input
 from fedssl.files import write_atomically
 from fedssl.predict.images import check_images, read_images
 from fedssl.predict.model_file import Meta, Shape

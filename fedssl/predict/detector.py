@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.boxes import Letterbox
-from fedssl.data.modality import model_input
+from fedssl.data.views.modality import model_input
 from fedssl.files import write_atomically
 from fedssl.metrics.detection import Boxes
 from fedssl.palette import PALETTE

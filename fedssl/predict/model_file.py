@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset
-from fedssl.data.modality import holds_windows
+from fedssl.data.views.modality import holds_windows
 from fedssl.files import write_atomically
 
 if TYPE_CHECKING:

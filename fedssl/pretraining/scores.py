@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from fedssl.data.augment import normalise
+from fedssl.data.views.augment import normalise
 from fedssl.pretraining.plan import Plan
 from fedssl.runtime import autocast
 

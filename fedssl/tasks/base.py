@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.data.base import Dataset, Samples
-from fedssl.data.modality import model_input
+from fedssl.data.views.modality import model_input
 from fedssl.metrics.by_client import by_client
 from fedssl.registry import Registry
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedssl.data.arrays import first_of_each
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.rng import Rng
 
 if TYPE_CHECKING:

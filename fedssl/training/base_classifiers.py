@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State
 from fedssl.losses.reconstruction import similar, similar_sets
 from fedssl.models.build import initialise

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.anchors import anchors_from
-from fedssl.data.box_augment import Transform, place_boxes
-from fedssl.data.views import ClientData
+from fedssl.data.views.box_augment import Transform, place_boxes
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State
 from fedssl.losses.pseudo_boxes import Detections, select_boxes
 from fedssl.metrics.matched_boxes import telemetry

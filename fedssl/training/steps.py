@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 
 
 def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 
 from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State
 from fedssl.training.detector import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 

@@ -43,7 +43,7 @@ def read(path: Path, lines: list[str]) -> tuple[Any, pd.DataFrame]:
 def test_every_run_is_there_once_and_composes(
     runs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedssl.data.roadsign import RoadSign
+    from fedssl.data.sources.roadsign import RoadSign
 
     monkeypatch.setattr(RoadSign, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path, tmp_path / "first.safetensors", "noniid"))

@@ -47,7 +47,7 @@ def scores_of(path: Path) -> Any:
 def test_every_run_is_there_once_and_composes(
     runs: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedssl.data.wisdm import Wisdm
+    from fedssl.data.sources.wisdm import Wisdm
 
     monkeypatch.setattr(Wisdm, "fingerprint", lambda _: "file")
     cells = list(runs.cells(2, tmp_path))

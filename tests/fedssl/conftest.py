@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedssl.data.base import Dataset, Indices, Samples
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 
 MakeClient = Callable[..., ClientData]
 NUM_TRAIN, NUM_TEST, NUM_SERVER = 24, 6, 12

@@ -27,7 +27,7 @@ def test_a_clients_numbers_from_the_one_pass_are_those_of_scoring_it_alone():
     for client_id in range(4):
         index = run.split.client(client_id).test
         x = torch.from_numpy(run.dataset.test.x[index])
-        from fedssl.data.augment import normalise
+        from fedssl.data.views.augment import normalise
 
         logits = run.parts.task.predict(run.model, [normalise(x, run.dataset.mean, run.dataset.std)])
         alone = run.parts.task.score(logits, run.dataset.test.y[index], run.split.kinds)

@@ -12,7 +12,7 @@ import torch
 import toys
 
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.rng import Rng

@@ -59,7 +59,7 @@ def test_the_picture_is_of_the_models_features_and_the_servers_centroids():
     assert np.sum(found["confusion"]) == len(run.dataset.test)
     run.model.load_state_dict(server.model)
     run.model.eval()
-    from fedssl.data.augment import normalise
+    from fedssl.data.views.augment import normalise
 
     x = normalise(torch.from_numpy(run.dataset.test.x[shown]), run.dataset.mean, run.dataset.std)
     features = run.model(x).features.detach().double().numpy()

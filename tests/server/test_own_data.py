@@ -13,7 +13,7 @@ import torch
 import toys
 
 from fedssl.config import ConfigError, Experiment
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, Step, Update
 from fedssl.methods.base import METHODS
 from server.round import Round

@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from clients.app import to_arrays
 from fedssl.config import Experiment
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.wire import encode

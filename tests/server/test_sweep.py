@@ -13,7 +13,7 @@ import torch
 import toys
 
 from fedssl.config import Experiment, option
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal, PersonalizationHook

@@ -15,7 +15,7 @@ from simulations.listing import describe
 PLUG_IN = """
 from dataclasses import dataclass
 from typing import ClassVar
-from fedssl.data.cifar import Cifar10
+from fedssl.data.sources.cifar import Cifar10
 from fedssl.config import option
 from fedssl.methods.base import register
 from fedssl.methods.fedavg import FedAvg

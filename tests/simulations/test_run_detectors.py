@@ -9,7 +9,7 @@ import pytest
 
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
-from fedssl.data.shapes_synthetic import ShapesSynthetic
+from fedssl.data.sources.shapes_synthetic import ShapesSynthetic
 from simulations import simulate
 from simulations.cli import main
 from simulations.compose import compose_experiment

@@ -9,7 +9,7 @@ import torch
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset, Indices, Samples
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.metrics.classification import accuracy, ece
 from fedssl.models.base import Outputs
 from fedssl.rng import Rng

@@ -12,8 +12,8 @@ from fedssl.config import ConfigError
 from fedssl.data import cache
 from fedssl.data.base import Dataset
 from fedssl.data.cache import cache_directory, open_dataset
-from fedssl.data.imu_synthetic import ImuSynthetic
-from fedssl.data.npz import Npz
+from fedssl.data.sources.imu_synthetic import ImuSynthetic
+from fedssl.data.sources.npz import Npz
 
 
 @pytest.fixture

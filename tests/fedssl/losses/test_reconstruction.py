@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fedssl.data.modality import model_input
+from fedssl.data.views.modality import model_input
 from fedssl.losses import reconstruction
 from fedssl.losses.reconstruction import median_threshold, similar, similar_sets
 

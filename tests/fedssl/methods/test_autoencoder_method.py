@@ -10,7 +10,7 @@ import torch
 
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset, Indices, Samples
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, State, Step, Update
 from fedssl.methods.autoencoder import FedAutoencoder
 from fedssl.models.build import build_model

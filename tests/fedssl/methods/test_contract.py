@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from clients import memory as own
 from fedssl.data.base import Indices
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, State, Step, Update
 from fedssl.methods.base import METHODS, Method
 from fedssl.models.base import MODELS

@@ -12,7 +12,7 @@ import torch
 
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.config import ConfigError
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.methods.fedossl import FedoSSL

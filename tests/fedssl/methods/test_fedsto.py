@@ -13,7 +13,7 @@ import torch
 import toys
 
 from fedssl.data.base import Indices
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, Step, Update
 from fedssl.losses.orthogonal import orthogonality_exact, weight_matrices
 from fedssl.methods.fedsto import FedSTO

@@ -14,7 +14,7 @@ import torch
 from toys import experiment, run
 
 from fedssl.config import ConfigError
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.pfedhn import VISITS, Generated, PFedHN, start_of
 from fedssl.models.base import MODELS

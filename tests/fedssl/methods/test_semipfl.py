@@ -11,7 +11,7 @@ import torch
 
 from fedssl.config import ConfigError
 from fedssl.data.base import SOURCES
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.models.base import MODELS

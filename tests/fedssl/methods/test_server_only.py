@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, Step
 from fedssl.methods.server_only import ServerOnly
 from fedssl.rng import Rng

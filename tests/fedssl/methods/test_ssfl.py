@@ -14,7 +14,7 @@ import torch
 from fedssl.anchors import anchors_from
 from fedssl.config import ConfigError
 from fedssl.data.base import Indices
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, Step
 from fedssl.losses.ema import ema_alpha
 from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL

@@ -10,9 +10,9 @@ from PIL import Image
 
 from fedssl.assembly import ALLOW_CODE
 from fedssl.config import ConfigError
-from fedssl.data.augment import normalise
 from fedssl.data.base import Dataset, Samples
-from fedssl.data.modality import model_input
+from fedssl.data.views.augment import normalise
+from fedssl.data.views.modality import model_input
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.predict.classifier import read_samples, write_predictions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedssl.data.base import Dataset, Indices, Samples
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.losses.supervised import cross_entropy
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model, initialise

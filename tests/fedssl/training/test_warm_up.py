@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedssl.config import ConfigError
-from fedssl.data.views import ClientData
+from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState
 from fedssl.methods.fedsto import FedSTO
 from fedssl.methods.ssfl import SSFL

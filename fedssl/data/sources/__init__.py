@@ -1,0 +1,1 @@
+"""Data sources, one file each, and what several of them share."""

@@ -1,0 +1,1 @@
+"""What a client sees of its samples: augmented views, drawn by key."""
