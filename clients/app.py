@@ -23,7 +23,7 @@ from fedssl.federation import Memory, Payload, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal
 from fedssl.rng import Rng
-from fedssl.runtime import autocast, choose_device, one_thread
+from fedssl.runtime import choose_device, one_thread, use_precision
 from fedssl.tasks.base import inputs
 from fedssl.wire import PROTOCOL, array_record, decode, encode, filled, tensors_of
 
@@ -48,6 +48,7 @@ class Runtime:
         self.data = LocalData(experiment, self.device)
         self.model = initial_model(experiment, self.data.dataset, self.device)
         self.parts.personalization.prepare(self.model)
+        use_precision(self.model, experiment.precision)
         self._decoded: dict[str, tuple[Any, dict[str, torch.Tensor]]] = {}
 
     def payload(self, content: RecordDict) -> Payload:
@@ -138,13 +139,12 @@ def train(message: Message, context: Context) -> RecordDict:
     payload, rest = runtime.with_kept(runtime.payload(message.content), memory)
     hook, parts = runtime.parts.calibration, runtime.parts
     statistics: dict[str, torch.Tensor] = {}
-    with autocast(runtime.experiment.precision, runtime.device):
-        if hook.on == "received" and type(hook).summarise is not CalibrationHook.summarise:
-            runtime.model.load_state_dict(payload.state)
-            statistics = hook.summarise(runtime.model, data, step.rng)
-        update, rest = parts.method.train_client(runtime.model, payload, rest, data, step)
-        if hook.on == "trained":
-            statistics = hook.summarise(runtime.model, data, step.rng)
+    if hook.on == "received" and type(hook).summarise is not CalibrationHook.summarise:
+        runtime.model.load_state_dict(payload.state)
+        statistics = hook.summarise(runtime.model, data, step.rng)
+    update, rest = parts.method.train_client(runtime.model, payload, rest, data, step)
+    if hook.on == "trained":
+        statistics = hook.summarise(runtime.model, data, step.rng)
     update = replace(update, statistics={**update.statistics, **statistics})
     due = step.round_ == step.num_rounds or step.round_ % runtime.experiment.evaluation.every == 0
     scored = due and parts.method.scores_trained_model
@@ -165,9 +165,8 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     data = runtime.data.client(client_id)
     step = runtime.step(message.content, client_id)
     payload, rest = runtime.with_kept(runtime.payload(message.content), own.read(context.state))
-    with autocast(runtime.experiment.precision, runtime.device):
-        hook, method = runtime.parts.personalization, runtime.parts.method
-        own_model = method.personalize(runtime.model, payload, rest, data, step, hook)
+    hook, method = runtime.parts.personalization, runtime.parts.method
+    own_model = method.personalize(runtime.model, payload, rest, data, step, hook)
     return RecordDict(dict(_scores(runtime, data, own_model)) if own_model else {})
 
 
@@ -205,8 +204,7 @@ def _scores(runtime: Runtime, data: ClientData, own_model: Personal) -> dict[str
     held = {"test": (dataset.test, indices.test), "validation": (dataset.train, indices.validation)}
     for split, (samples, index) in held.items():
         if len(index):
-            with autocast(runtime.experiment.precision, runtime.device):
-                answers = task.predict(own_model.model, inputs(dataset, samples, index, size, runtime.device))
+            answers = task.predict(own_model.model, inputs(dataset, samples, index, size, runtime.device))
             values = task.score(answers, task.truth(dataset, samples, index), data.kinds)
             facts = own_model.facts if split == "test" else {}
             found[split] = MetricRecord({**values, **facts, "num_examples": len(index)})

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+
+_PRECISION = "precision"
+_entered: list[AbstractContextManager[object] | None] = []
+"""Contexts that modules which run now have entered, innermost last; None where one was in force already."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,10 +46,59 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Give the context in which models run at this precision."""
+    """Return the context for forward passes at this precision.
+
+    No optimiser step may lie inside: autocast keeps its cast copies of the weights until the outermost context ends.
+    """
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def use_precision(model: torch.nn.Module, precision: str) -> None:
+    """Let the forward passes of a network and of its direct parts, also of their copies, run at this precision.
+
+    Whatever is called from outside opens its own context and returns float32, so that weights are cast anew in each
+    pass, and losses and comparisons outside the network are made in float32.
+    """
+    for module in (model, *model.children()):
+        before = precision_of(module)
+        setattr(module, _PRECISION, precision)
+        if precision == "bf16" != before:
+            module.register_forward_pre_hook(_enter)
+            module.register_forward_hook(_leave, always_call=True)
+
+
+def precision_of(model: torch.nn.Module) -> str:
+    """Return the precision that `use_precision` chose; fp32 if it chose none."""
+    return str(getattr(model, _PRECISION, "fp32"))
+
+
+def _enter(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+    device = next((tensor.device for tensor in inputs if isinstance(tensor, torch.Tensor)), torch.device("cpu"))
+    inside = precision_of(module) == "fp32" or torch.is_autocast_enabled(device.type)
+    _entered.append(None if inside else autocast(precision_of(module), device))
+    if (context := _entered[-1]) is not None:
+        context.__enter__()
+
+
+def _leave(module: torch.nn.Module, inputs: tuple[Any, ...], outputs: Any) -> Any:
+    del module, inputs
+    context = _entered.pop()
+    if context is None:
+        return outputs
+    context.__exit__(None, None, None)
+    return as_float32(outputs)
+
+
+def as_float32(outputs: Any) -> Any:
+    """Return the same tuples, named tuples, lists and tensors, with bfloat16 tensors as float32."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+    if isinstance(outputs, (list, tuple)):
+        parts = [as_float32(part) for part in outputs]
+        return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
+    return outputs
 
 
 def one_thread() -> None:

@@ -20,7 +20,7 @@ from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
 from fedssl.predict.model_file import Meta, save_model
 from fedssl.rng import Rng
-from fedssl.runtime import choose_device, one_thread, resolve_precision
+from fedssl.runtime import choose_device, one_thread, resolve_precision, use_precision
 from fedssl.stages import heard_by
 from server import checkpoint
 from server.evaluation import Scorer
@@ -98,6 +98,7 @@ class Run:
         self.split: Split = split_of(experiment, self.dataset)
         self.model = initial_model(experiment, self.dataset, device)
         self.parts.personalization.prepare(self.model)
+        use_precision(self.model, self.experiment.precision)
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
         self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
@@ -211,6 +212,7 @@ class Run:
         """Go on in the arithmetic that the run began with, whatever `auto` would be on this machine."""
         self.experiment = replace(self.experiment, precision=name)
         self.strategy.experiment = self.scorer.experiment = self.experiment
+        use_precision(self.model, name)
         self.strategy.wire = wire_of(self.experiment)
 
     def _finish_round(self, grid: Grid, round_: Round) -> None:

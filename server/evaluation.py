@@ -19,7 +19,6 @@ from fedssl.federation import ServerState
 from fedssl.metrics.reliability import reliability
 from fedssl.models.base import Outputs
 from fedssl.partition.split import Split
-from fedssl.runtime import autocast
 from fedssl.tasks.base import Answers, inputs
 from server import open_world
 
@@ -115,8 +114,7 @@ class Scorer:
 
     def _answers(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> Answers:
         self.model.load_state_dict(server.model)
-        with autocast(self.experiment.precision, self.device):
-            return self.task.predict(self.model, self._batches(samples, index))
+        return self.task.predict(self.model, self._batches(samples, index))
 
     def _features(self, server: ServerState, samples: Samples, index: NDArray[np.int64]) -> NDArray[np.float64]:
         self.model.load_state_dict(server.model)
@@ -128,8 +126,7 @@ class Scorer:
 
         handle = self.model.register_forward_hook(keep)
         try:
-            with autocast(self.experiment.precision, self.device):
-                self.task.predict(self.model, self._batches(samples, index))
+            self.task.predict(self.model, self._batches(samples, index))
         finally:
             handle.remove()
         return np.concatenate(found)

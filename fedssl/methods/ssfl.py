@@ -157,7 +157,7 @@ class SSFL(Method):
         if self.warm_up_weights == "" or self.warm_up == 0:
             return self._warmed_up(model, data, rng)
         first = snapshot(model)
-        key = identity(data, first, self._of_warm_up(), rng.seed)
+        key = identity(data, model, self._of_warm_up(), rng.seed)
         state = cached(key, lambda: self._warmed_up(model, data, rng), data.device)
         # A file has an order of its own.
         return ServerState({name: state.model[name] for name in first}, dict(sorted(state.extra.items())))

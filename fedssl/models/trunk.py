@@ -18,6 +18,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, intact, replace_whole, seal
 from fedssl.data.views.client_data import ClientData
 from fedssl.models.base import Outputs
+from fedssl.runtime import as_float32, autocast, precision_of
 
 PLAIN = 0
 """The view without augmentation, among the views that a cache keeps."""
@@ -44,14 +45,16 @@ class Split:
         """Give the maps behind the trunk; the images themselves without one."""
         if not self.layers:
             return x
-        with torch.no_grad():
+        with torch.no_grad(), autocast(precision_of(self.model), x.device):
             maps: torch.Tensor = self._backbone[: self.layers](x)
         return maps
 
     def top(self, maps: torch.Tensor) -> Outputs:
         """Give features and logits from the trunk's maps."""
-        features = self._backbone[self.layers :](maps)
-        return Outputs(features, self.model.head(features))  # type: ignore[operator]
+        with autocast(precision_of(self.model), maps.device):
+            features = self._backbone[self.layers :](maps)
+            made: Outputs = as_float32(Outputs(features, self.model.head(features)))  # type: ignore[operator]
+        return made
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Give what trains, without the trunk."""
@@ -126,7 +129,7 @@ def cached_maps(split: Split, data: ClientData, keys: Sequence[int]) -> Maps:
     Raises ConfigError when the cache folder cannot hold them.
     """
     weights = {k: v for k, v in split.model.state_dict().items() if not is_top(k, split.layers)}
-    place = f"{_FORMAT} {torch.__version__} {data.device.type} {_dtype(data)}"
+    place = f"{_FORMAT} {torch.__version__} {data.device.type} {precision_of(split.model)}"
     digest = hashlib.sha256(f"{place} {data.dataset.key} {list(keys)} {data.flip}".encode())
     for name in sorted(weights):
         digest.update(name.encode() + weights[name].cpu().numpy().tobytes())
@@ -149,10 +152,6 @@ def _open(folder: Path) -> NDArray[np.generic] | None:
         return np.asarray(np.load(folder / _ARRAY, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _dtype(data: ClientData) -> str:
-    return str(torch.get_autocast_dtype(data.device.type)) if torch.is_autocast_enabled(data.device.type) else "fp32"
 
 
 def _write(folder: Path, split: Split, data: ClientData, keys: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State
+from fedssl.runtime import precision_of
 from fedssl.training.detector import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
@@ -32,22 +33,21 @@ def code_of(method: type) -> str:
     return "" if method.__module__.startswith("fedssl.methods.") else f"{method.__module__}.{method.__qualname__}"
 
 
-def identity(data: ClientData, first: State, options: Mapping[str, Any], seed: int) -> str:
-    """Give a hash that is equal for warm-ups that give the same bits: same samples, first weights, options and seed."""
+def identity(data: ClientData, model: torch.nn.Module, options: Mapping[str, Any], seed: int) -> str:
+    """Return a hash that is equal for warm-ups with the same samples, first weights, options, precision and seed."""
     digest = hashlib.sha256()
-    precision = str(torch.get_autocast_dtype(data.device.type)) if torch.is_autocast_enabled(data.device.type) else ""
     place = [
         _FORMAT,
         _source(),
         torch.__version__,
         data.device.type,
-        precision,
+        precision_of(model),
         torch.backends.cpu.get_cpu_capability(),
     ]
     digest.update(json.dumps([*place, data.dataset.key, data.flip, dict(options), seed], sort_keys=True).encode())
     digest.update(data.labelled.tobytes())
-    for name in sorted(first):
-        digest.update(name.encode() + first[name].detach().cpu().contiguous().numpy().tobytes())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
