@@ -13,7 +13,8 @@ from fedssl.config import option
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
 from fedssl.losses.clustering import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
-from fedssl.models.trunk import Split, plain_features, trunk_layers
+from fedssl.models.feature_cache import plain_features
+from fedssl.models.frozen import Split, trunk_layers
 from fedssl.rng import Rng
 
 CENTROIDS = "centroids"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from fedssl.anchors import STRIDES, decode_boxes
-from fedssl.losses.assign import ANCHOR_THRESHOLD, Matches, Targets, match
-from fedssl.losses.pseudo_boxes import Detections
+from fedssl.models.detection.anchors import STRIDES, decode_boxes
+from fedssl.models.detection.assign import ANCHOR_THRESHOLD, Matches, Targets, match
+from fedssl.models.detection.select import Detections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

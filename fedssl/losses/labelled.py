@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedssl.losses.assign import Targets
 from fedssl.losses.detection import DEFAULT, LossSettings, Parts, detection_loss
 from fedssl.losses.supervised import cross_entropy
+from fedssl.models.detection.assign import Targets
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,8 @@ from fedssl.losses.pairwise import choose_partners, pairwise_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.losses.uncertainty import entropy_term, margin_logits
 from fedssl.methods.base import Method, register
-from fedssl.models.trunk import Maps, Split, cached_maps, is_top, plain_features, trunk_layers
+from fedssl.models.feature_cache import Maps, cached_maps, plain_features
+from fedssl.models.frozen import Split, is_top, trunk_layers
 from fedssl.rng import Rng
 
 Counts = dict[str, tuple[float, float]]

@@ -24,11 +24,11 @@ from fedssl.config import ConfigError, option
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.detection import LossSettings, pseudo_loss
-from fedssl.losses.ema import ema_alpha, update_ema
 from fedssl.losses.labelled import scene_loss
 from fedssl.methods import pictured
 from fedssl.methods.base import Method, register
 from fedssl.methods.fixmatch import Counts, add
+from fedssl.models.ema import ema_alpha, update_ema
 from fedssl.rng import Rng
 from fedssl.stages import tell
 from fedssl.training import detector as steps

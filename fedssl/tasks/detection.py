@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.data.base import Dataset, Samples
-from fedssl.losses.pseudo_boxes import select_boxes
 from fedssl.metrics.detection import MAX_BOXES, Boxes, average_precision, mean_over
+from fedssl.models.detection.select import select_boxes
 from fedssl.tasks.base import Ints, Kinds, Task, evaluating, register
 
 MIN_SCORE = 0.001

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.anchors import anchors_from
 from fedssl.data.views.box_augment import Transform, place_boxes
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State
-from fedssl.losses.pseudo_boxes import Detections, select_boxes
 from fedssl.metrics.matched_boxes import telemetry
+from fedssl.models.detection.anchors import anchors_from
+from fedssl.models.detection.select import Detections, select_boxes
 from fedssl.rng import Rng
 
 BACKBONE, HEAD, ANCHORS = "backbone", "head", "head.anchors"

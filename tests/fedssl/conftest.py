@@ -1,9 +1,11 @@
-"""Tiny data sets of pictures, of sensor windows and of scenes, and the clients that hold parts of them."""
+"""Tiny data sets, the clients that hold parts of them, and a check of the shapes in annotations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import beartype
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,16 @@ def scenes() -> Dataset:
     train, test = samples(NUM_TRAIN), samples(NUM_TEST)
     names, zeros, ones = ("a", "b", "c"), (0.0,) * 3, (1.0,) * 3
     return Dataset("tiny scenes", train, test, names, zeros, ones, "tiny scenes", domain_names=("cloudy", "rainy"))
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """Wrap a function so that the shapes in its annotations are checked at run time."""
+
+    def wrap(module, name):
+        for kind in ("Float", "Int", "Bool"):
+            monkeypatch.setattr(module, kind, getattr(jaxtyping, kind), raising=False)
+        monkeypatch.setattr(module, "Tensor", torch.Tensor, raising=False)
+        return jaxtyping.jaxtyped(typechecker=beartype.beartype)(getattr(module, name))
+
+    return wrap

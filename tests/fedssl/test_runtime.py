@@ -11,7 +11,7 @@ from torch import nn
 
 from fedssl.models.base import MODELS, Outputs
 from fedssl.models.build import build_model
-from fedssl.models.trunk import Split
+from fedssl.models.frozen import Split
 from fedssl.rng import Rng
 from fedssl.runtime import precision_of, use_precision
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedssl.anchors import PER_LEVEL, STRIDES, coco_anchors, decode_boxes
+from fedssl.models.detection.anchors import PER_LEVEL, STRIDES, coco_anchors, decode_boxes
 
 _BOX = 4
 _OBJECTS = 8

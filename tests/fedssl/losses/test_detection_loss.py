@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedssl.losses import detection as module
-from fedssl.losses.assign import Targets
 from fedssl.losses.detection import LossSettings, detection_loss, pseudo_loss, pseudo_roles
-from fedssl.losses.pseudo_boxes import Detections
+from fedssl.models.detection.assign import Targets
+from fedssl.models.detection.select import Detections
 
 SIDES = (8, 4, 2)
 CELLS = 3 * 64

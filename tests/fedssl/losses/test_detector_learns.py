@@ -4,12 +4,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from fedssl.anchors import anchors_from
-from fedssl.losses.assign import Targets
 from fedssl.losses.detection import detection_loss
-from fedssl.losses.pseudo_boxes import select_boxes
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
+from fedssl.models.detection.anchors import anchors_from
+from fedssl.models.detection.assign import Targets
+from fedssl.models.detection.select import select_boxes
 
 
 def pictures(num, generator):

@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_leaves_the_client_out(client: MakeClient, mon
 
 
 def test_the_learning_rate_falls_at_seven_and_nine_tenths(client: MakeClient):
-    from fedssl.models.trunk import Split
+    from fedssl.models.frozen import Split
 
     method, split = make("orca"), Split(make_model(), 0)
 
@@ -149,7 +149,7 @@ def test_the_learning_rate_falls_at_seven_and_nine_tenths(client: MakeClient):
 
 def test_kept_views_are_those_made_anew(client: MakeClient, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
-    from fedssl.models.trunk import Split, trunk_layers
+    from fedssl.models.frozen import Split, trunk_layers
 
     data, method = client(6, 12), make("orca", cache_views=2)
     model = make_model()
@@ -167,16 +167,16 @@ def test_kept_views_are_those_made_anew(client: MakeClient, tmp_path, monkeypatc
 
 def test_damaged_kept_views_are_made_again(client: MakeClient, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
-    from fedssl.models import trunk
+    from fedssl.models import feature_cache, frozen
 
-    data, split = client(6, 12), trunk.Split(make_model(), trunk.trunk_layers(make_model()))
-    good = trunk.cached_maps(split, data, [5])(1, data.unlabelled)
+    data, split = client(6, 12), frozen.Split(make_model(), frozen.trunk_layers(make_model()))
+    good = feature_cache.cached_maps(split, data, [5])(1, data.unlabelled)
     (file,) = tmp_path.glob("maps-*/maps.npy")
     whole = file.read_bytes()
     for damaged in (whole[:-100], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
         file.write_bytes(damaged)
-        trunk._open.cache_clear()
-        assert torch.equal(trunk.cached_maps(split, data, [5])(1, data.unlabelled), good)
+        feature_cache._open.cache_clear()
+        assert torch.equal(feature_cache.cached_maps(split, data, [5])(1, data.unlabelled), good)
         assert file.read_bytes() == whole
 
 
@@ -203,7 +203,8 @@ def test_views_that_cannot_be_kept_are_refused(options: dict[str, Any]):
 
 
 def test_features_by_batch_statistics_leave_the_buffers(client: MakeClient):
-    from fedssl.models.trunk import Split, plain_features, trunk_layers
+    from fedssl.models.feature_cache import plain_features
+    from fedssl.models.frozen import Split, trunk_layers
 
     model, data = make_model(), client(6, 12)
     split, before = Split(model, trunk_layers(model)), {k: t.clone() for k, t in model.state_dict().items()}

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedssl.anchors import anchors_from
 from fedssl.config import ConfigError
 from fedssl.data.base import Indices
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Payload, ServerState, Step
-from fedssl.losses.ema import ema_alpha
 from fedssl.methods.ssfl import EMA, MOMENTUM, SSFL
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
+from fedssl.models.detection.anchors import anchors_from
+from fedssl.models.ema import ema_alpha
 from fedssl.rng import Rng
 from fedssl.training.detector import momenta, restore, set_modes, sgd, take_step
 from fedssl.training.warm_up import warm_up_scores

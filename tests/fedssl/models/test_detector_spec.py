@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from fedssl.anchors import coco_anchors
 from fedssl.config import ConfigError
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
+from fedssl.models.detection.anchors import coco_anchors
 from fedssl.rng import Rng
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedssl.anchors import anchors_from, coco_anchors, decode_boxes
+from fedssl.models.detection.anchors import anchors_from, coco_anchors, decode_boxes
 
 
 def boxes_of(*sizes):

@@ -1,4 +1,4 @@
-"""The frozen leading part of a network, and its outputs kept on disk so that they are computed once."""
+"""Outputs of a network's frozen part, kept on disk so that they are computed once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, intact, replace_whole, seal
 from fedssl.data.views.client_data import ClientData
 from fedssl.models.base import Outputs
-from fedssl.runtime import as_float32, autocast, precision_of
+from fedssl.models.frozen import Split, is_top
+from fedssl.runtime import precision_of
 
 PLAIN = 0
 """The view without augmentation, among the views that a cache keeps."""
@@ -26,55 +27,6 @@ _BATCH = 500
 _FORMAT = 2
 _ATTEMPTS = 3
 _ARRAY, _SEAL = "maps.npy", "seal.json"
-
-
-@dataclass(frozen=True)
-class Split:
-    """A network cut in two: `trunk` is fixed and needs no graph, `top` (with the head) trains."""
-
-    model: torch.nn.Module
-    layers: int
-
-    @property
-    def _backbone(self) -> torch.nn.Sequential:
-        backbone = self.model.backbone
-        assert isinstance(backbone, torch.nn.Sequential)
-        return backbone
-
-    def trunk(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the maps behind the trunk; the images themselves without one."""
-        if not self.layers:
-            return x
-        with torch.no_grad(), autocast(precision_of(self.model), x.device):
-            maps: torch.Tensor = self._backbone[: self.layers](x)
-        return maps
-
-    def top(self, maps: torch.Tensor) -> Outputs:
-        """Give features and logits from the trunk's maps."""
-        with autocast(precision_of(self.model), maps.device):
-            features = self._backbone[self.layers :](maps)
-            made: Outputs = as_float32(Outputs(features, self.model.head(features)))  # type: ignore[operator]
-        return made
-
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """Give what trains, without the trunk."""
-        return [*self._backbone[self.layers :].parameters(), *self.model.head.parameters()]  # type: ignore[union-attr]
-
-    def buffers(self) -> list[torch.Tensor]:
-        """Copy the top's buffers."""
-        return [buffer.clone() for buffer in self._backbone[self.layers :].buffers()]
-
-    def restore(self, buffers: list[torch.Tensor]) -> None:
-        """Put back what `buffers` gave."""
-        with torch.no_grad():
-            for buffer, kept in zip(self._backbone[self.layers :].buffers(), buffers, strict=True):
-                buffer.copy_(kept)
-
-    def train(self, *, trunk: bool) -> None:
-        """Set the top to training mode; the trunk's batch norm uses its running statistics unless `trunk`."""
-        self.model.train()
-        if not trunk:
-            self._backbone[: self.layers].eval()
 
 
 def plain_features(
@@ -94,17 +46,6 @@ def plain_features(
         split.restore(kept)
         split.model.eval()
         return Outputs(*(torch.cat([getattr(part, name).float() for part in made]) for name in Outputs._fields))
-
-
-def trunk_layers(model: torch.nn.Module) -> int:
-    """Give the leading modules of the backbone before its last stage; 0 for a network without stages."""
-    return int(getattr(model, "trunk_layers", 0))
-
-
-def is_top(name: str, layers: int) -> bool:
-    """Say whether a tensor belongs to the part behind the trunk."""
-    part, _, rest = name.partition(".")
-    return part != "backbone" or int(rest.partition(".")[0]) >= layers
 
 
 @dataclass(frozen=True)

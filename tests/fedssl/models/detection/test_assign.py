@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedssl.losses import assign as module
+from fedssl.models.detection import assign as module
 
 ANCHORS = torch.tensor([[10.0, 13.0]])
 GRID = (8, 8)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedssl.losses import pseudo_boxes as module
+from fedssl.models.detection import select as module
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fedssl.losses.ema import ALPHA, ema_alpha, update_ema
+from fedssl.models.ema import ALPHA, ema_alpha, update_ema
 
 
 def network(value):
