@@ -15,15 +15,15 @@ from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
 from fedssl.data.base import Dataset, Samples
+from fedssl.diagnostics import open_world
 from fedssl.federation import ServerState
 from fedssl.metrics.reliability import reliability
 from fedssl.models.base import Outputs
 from fedssl.partition.split import Split
 from fedssl.tasks.base import Answers, inputs
-from server import open_world
 
 Scores = dict[str, float]
-_PICTURED = 1000
+_MAX_POINTS = 1000
 
 
 @dataclass
@@ -93,11 +93,11 @@ class Scorer:
         }
 
     def open_world(self, server: ServerState) -> dict[str, Any]:
-        """Give the open-world report's numbers on test samples: see `server.open_world`."""
+        """Give the open-world report's numbers on test samples: see `fedssl.diagnostics.open_world`."""
         test, names = self.dataset.test, self.dataset.class_names
         logits = self._calibrated(self._answers(server, test, np.arange(len(test))), server)
         found = open_world.describe(logits.argmax(axis=1), test.y, names, self.split.kinds)
-        shown = first_of_each(test.y, max(1, _PICTURED // len(names)))
+        shown = first_of_each(test.y, max(1, _MAX_POINTS // len(names)))
         if len(shown):
             features, centroids = self._features(server, test, shown), server.extra.get(CENTROIDS)
             fits = centroids is not None and centroids.shape == (len(names), features.shape[1])

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from fedssl.calibration.base import CalibrationHook, register
+from fedssl.clustering.centroids import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
 from fedssl.config import option
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
-from fedssl.losses.clustering import align, global_centroids, kmeans_centroids, local_centroids, spherical_start
 from fedssl.models.feature_cache import plain_features
 from fedssl.models.frozen import Split, trunk_layers
 from fedssl.rng import Rng

@@ -18,10 +18,11 @@ import torch
 from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import option
 from fedssl.federation import Payload, ServerState, State, Step
+from fedssl.losses.base import Counts
 from fedssl.losses.centroids import cluster_loss, hard_centroid_loss, soft_assignment, soft_centroid_loss
 from fedssl.losses.uncertainty import uncertainty_loss
 from fedssl.methods.base import register
-from fedssl.methods.orca import Counts, Local, Orca, Rows
+from fedssl.methods.orca import Local, Orca, Rows
 
 
 @dataclass

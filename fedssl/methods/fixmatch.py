@@ -18,6 +18,7 @@ from fedssl.config import option
 from fedssl.data.batches import batches
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, Step, Update
+from fedssl.losses.base import Counts, add
 from fedssl.losses.pseudo_label import pseudo_label_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import register
@@ -25,7 +26,6 @@ from fedssl.methods.fedavg import FedAvg
 from fedssl.metrics.pseudo_label import telemetry
 from fedssl.training.steps import snapshot
 
-Counts = dict[str, tuple[float, float]]
 STRONG = 1 << 32
 """Between the keys of weak and strong views: the authors draw the shift and flip of the two apart."""
 
@@ -90,10 +90,3 @@ class FixMatch(FedAvg):
         if len(index_lb):
             loss = loss + cross_entropy(logits_lb, data.labels(index_lb))
         return loss, telemetry(pseudo_label, mask, data.truth(index_ulb))
-
-
-def add(total: Counts, counts: Counts) -> None:
-    """Add (sum, count) pairs into `total`."""
-    for name, (value, weight) in counts.items():
-        before = total.get(name, (0.0, 0.0))
-        total[name] = (before[0] + value, before[1] + weight)

@@ -20,6 +20,7 @@ from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.batches import batches
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
+from fedssl.losses.base import Counts
 from fedssl.losses.pairwise import choose_partners, pairwise_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.losses.uncertainty import entropy_term, margin_logits
@@ -28,7 +29,6 @@ from fedssl.models.feature_cache import Maps, cached_maps, plain_features
 from fedssl.models.frozen import Split, is_top, trunk_layers
 from fedssl.rng import Rng
 
-Counts = dict[str, tuple[float, float]]
 _LAYERS = "trunk_layers"
 _MOMENTUM = "momentum."
 _MAX_SKIPPED = 0.1

@@ -22,20 +22,15 @@ import torch
 from fedssl.config import ConfigError, Experiment, option
 from fedssl.data.views.client_data import ClientData
 from fedssl.devices import Devices
+from fedssl.diagnostics.reconstructions import principal_map, reconstructions
 from fedssl.federation import Average, Memory, Payload, ServerState, State, Step, Update
 from fedssl.losses.reconstruction import usable
 from fedssl.methods.base import Method, register
+from fedssl.models.autoencoder import PARTS, encode, load_autoencoder
 from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.personalization.mixture import MixtureOfHeads
 from fedssl.rng import Rng
-from fedssl.training.autoencoder import (
-    PARTS,
-    encode,
-    load_autoencoder,
-    principal_map,
-    reconstructions,
-    train_autoencoder,
-)
+from fedssl.training.autoencoder import train_autoencoder
 from fedssl.training.base_classifiers import SIZES, BaseModels, filter_facts, kept_shares
 from fedssl.training.hypernetwork import TABLE, first_state, fitted, network_of, over, stepped, under
 
@@ -45,7 +40,7 @@ SWEEPS = "sweeps"
 """In `extra` during an evaluation: how many sweeps are over."""
 TRAINED, OWN, HEADS = "trained.", "own.", "heads."
 """Parts of a client's memory: its autoencoder until base models come; the one that the base models fit; these."""
-PICTURED = 2
+EXAMPLES_PER_CLIENT = 2
 """Test windows of each client in the report."""
 
 
@@ -359,7 +354,7 @@ class SemiPFL(Devices, Method):
             x, y = places[one.client_id].tolist()
             users.append({"client": one.client_id, "subject": subject_of(one), "x": x, "y": y})
             row = network.generate(torch.tensor([one.client_id], device=places.device))
-            windows += reconstructions(model, network.rows_to_states(row)[0], one, PICTURED)
+            windows += reconstructions(model, network.rows_to_states(row)[0], one, EXAMPLES_PER_CLIENT)
         return {"embeddings": users, "reconstructions": windows}
 
     def _visits(self, server: ServerState, client_id: int, step: Step) -> bool:

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
 from fedssl.data.views.client_data import ClientData
+from fedssl.diagnostics import example_detections
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
+from fedssl.losses.base import Counts, add
 from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.labelled import scene_loss
-from fedssl.methods import pictured
 from fedssl.methods.base import Method, register
-from fedssl.methods.fixmatch import Counts, add
 from fedssl.models.ema import ema_alpha, update_ema
 from fedssl.rng import Rng
 from fedssl.stages import tell
@@ -171,12 +171,12 @@ class SSFL(Method):
 
     def _warmed_up(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> ServerState:
         """Train, and note what was found before and after."""
-        before = pictured.found(model, data.dataset)
+        before = example_detections.found(model, data.dataset)
         momentum = self.supervise(
             model, data, rng, self.warm_up, {}, ramp=self.warm_up_ramp, stage="the server's warm-up"
         ).momentum
-        scored = pictured.scores(model, data.dataset, data.kinds)
-        extra = {f"{FOUND}before": before, f"{FOUND}after": pictured.found(model, data.dataset)}
+        scored = example_detections.scores(model, data.dataset, data.kinds)
+        extra = {f"{FOUND}before": before, f"{FOUND}after": example_detections.found(model, data.dataset)}
         known = {name: value for name, value in scored.items() if not math.isnan(value)}
         extra |= {f"{SCORE}{name}": torch.tensor(value, dtype=torch.float64) for name, value in known.items()}
         extra |= {f"{MOMENTUM}{name}": tensor for name, tensor in momentum.items()}
@@ -396,5 +396,5 @@ class SSFL(Method):
         """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
         model.load_state_dict(server.model)
         rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}
-        made = pictured.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)
+        made = example_detections.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)
         return {**made, "reliable": self.tau2}

@@ -1,37 +1,16 @@
-"""Training an autoencoder with named parts, and what it makes of windows."""
+"""Training an autoencoder with named parts on windows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from fedssl.data.arrays import first_of_each
-from fedssl.data.views.client_data import ClientData
+from fedssl.models.autoencoder import PARTS, encode
 from fedssl.rng import Rng
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PARTS = ("backbone.", "decoder.")
-_DIGITS = 4
-
-
-def load_autoencoder(model: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put `backbone.*` and `decoder.*` into the model. Raises ValueError unless these are all of them."""
-    names = {name for name in model.state_dict() if name.startswith(PARTS)}
-    if state.keys() != names:
-        raise ValueError(f"these tensors of an autoencoder are missing or too many: {sorted(state.keys() ^ names)}")
-    model.load_state_dict(state, strict=False)
-
-
-def encode(model: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give codes (n, latent) and reconstruction errors (n,), without gradients."""
-    backbone, decoder = model.get_submodule("backbone"), model.get_submodule("decoder")
-    with torch.no_grad():
-        code = backbone(x).float()
-        return code, (x - decoder(code).float()).square().flatten(1).mean(dim=1)
 
 
 def train_autoencoder(
@@ -58,41 +37,3 @@ def train_autoencoder(
         "error_before": (before, count),
         "error_after": (after, count),
     }
-
-
-def reconstructions(
-    model: torch.nn.Module, state: Mapping[str, Tensor], data: ClientData, count: int
-) -> list[dict[str, Any]]:
-    """Give `count` of the client's test windows, of different classes, and their reconstructions, as JSON's types."""
-    load_autoencoder(model, state)
-    x, y = data.test()
-    shown = first_of_each(y.cpu().numpy(), 1)[:count]
-    with torch.no_grad():
-        made = model.get_submodule("decoder")(model.get_submodule("backbone")(x[shown]))
-    return [
-        {
-            "client": data.client_id,
-            "class": data.dataset.class_names[int(y[i])],
-            "window": rounded(window),
-            "reconstruction": rounded(picture),
-        }
-        for i, window, picture in zip(shown.tolist(), x[shown], made, strict=True)
-    ]
-
-
-def rounded(values: Tensor) -> Any:
-    """Give nested lists of numbers short enough for a report."""
-    return [rounded(part) for part in values] if values.dim() else round(float(values), _DIGITS)
-
-
-def principal_map(rows: Tensor) -> Tensor:
-    """Give (n, 2): rows (n, dim) by their first two principal axes, the second 0 without one.
-
-    An axis has the sign that makes its largest entry positive.
-    """
-    centred = rows.double() - rows.double().mean(dim=0)
-    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2]
-    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
-    found: Tensor = centred @ (axes * largest.sign()).T
-    return torch.nn.functional.pad(found, (0, 2 - found.shape[1]))

@@ -10,9 +10,9 @@ import torch
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State
 from fedssl.losses.reconstruction import similar, similar_sets
+from fedssl.models.autoencoder import encode, load_autoencoder
 from fedssl.models.build import initialise
 from fedssl.rng import Rng
-from fedssl.training.autoencoder import encode, load_autoencoder
 
 SIZES, PASSED, TOTALS, WIDENED = "sizes", "passed", "totals", "widened"
 """Beside a user's base models `M.tensor`: samples that each learned from, 0 where no model is; those of each domain

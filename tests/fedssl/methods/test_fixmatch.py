@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedssl.federation import Payload, Step
-from fedssl.methods.fixmatch import STRONG, FixMatch, add
+from fedssl.methods.fixmatch import STRONG, FixMatch
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
@@ -101,9 +101,3 @@ def test_an_epoch_is_one_pass_over_all_samples_in_batches_of_ratio_times_the_lab
     assert update.num_examples == 18
     assert update.metrics["loss"][1] == 2 * 3
     assert update.metrics["pseudo_mask_rate"][1] == 2 * 18
-
-
-def test_counts_add_up():
-    total = {"a": (1.0, 2.0)}
-    add(total, {"a": (0.5, 1.0), "b": (3.0, 4.0)})
-    assert total == {"a": (1.5, 3.0), "b": (3.0, 4.0)}

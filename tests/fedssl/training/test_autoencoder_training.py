@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fedssl.models.autoencoder import PARTS, encode
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.rng import Rng
-from fedssl.training.autoencoder import PARTS, encode, load_autoencoder, principal_map, rounded, train_autoencoder
+from fedssl.training.autoencoder import train_autoencoder
 
 
 def network(seed: int = 0) -> torch.nn.Module:
@@ -20,25 +21,6 @@ def parts(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def windows(count: int) -> torch.Tensor:
     return torch.rand(count, 2, 8, generator=Rng(0).torch("x")) - 0.5
-
-
-def test_loading_needs_every_tensor_of_the_autoencoder_and_no_other():
-    model, state = network(), parts(network(1))
-    head = {name: t.clone() for name, t in model.state_dict().items() if name.startswith("head.")}
-    load_autoencoder(model, state)
-    assert all(tensor.equal(state[name]) for name, tensor in parts(model).items())
-    assert all(tensor.equal(model.state_dict()[name]) for name, tensor in head.items())
-    for wrong in ({**state, "head.x": torch.zeros(1)}, dict(list(state.items())[1:])):
-        with pytest.raises(ValueError, match="missing or too many"):
-            load_autoencoder(model, wrong)
-
-
-def test_codes_and_errors_are_the_networks_own():
-    model, x = network().eval(), windows(5)
-    code, error = encode(model, x)
-    torch.testing.assert_close(code, model(x).features)
-    torch.testing.assert_close(error, model.reconstruction_error(x))
-    assert not code.requires_grad
 
 
 @pytest.mark.parametrize(("count", "steps"), [(1, 3), (4, 3), (6, 6)])
@@ -61,16 +43,3 @@ def test_one_step_in_one_batch_is_adams():
     optimizer.step()
     for one, two in zip(parts(model).values(), parts(other).values(), strict=True):
         torch.testing.assert_close(one, two)
-
-
-def test_the_map_is_along_the_widest_spread():
-    rows = torch.tensor([[0.0, 3, 1], [0, -3, 1], [1, 0, 1], [-1, 0, 1]])
-    expected = torch.tensor([[3.0, 0], [-3, 0], [0, 1], [0, -1]], dtype=torch.float64)
-    torch.testing.assert_close(principal_map(rows), expected)
-    torch.testing.assert_close(principal_map(-rows), -expected)
-    one = torch.tensor([[2.0], [4.0]])
-    torch.testing.assert_close(principal_map(one), torch.tensor([[-1.0, 0], [1, 0]], dtype=torch.float64))
-
-
-def test_numbers_of_a_report_are_short():
-    assert rounded(torch.tensor([[0.123456, 1.0]], dtype=torch.float64)) == [[0.1235, 1.0]]

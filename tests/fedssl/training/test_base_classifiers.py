@@ -9,10 +9,10 @@ import torch
 from fedssl.data.base import Dataset, Indices, Samples
 from fedssl.data.views.client_data import ClientData
 from fedssl.losses.supervised import cross_entropy
+from fedssl.models.autoencoder import PARTS, encode, load_autoencoder
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model, initialise
 from fedssl.rng import Rng
-from fedssl.training.autoencoder import PARTS, encode, load_autoencoder
 from fedssl.training.base_classifiers import PASSED, SIZES, TOTALS, WIDENED, BaseModels, filter_facts, kept_shares
 
 MAKER = BaseModels("none", 0.05, epochs=2, lr=1e-2, batch_size=8)

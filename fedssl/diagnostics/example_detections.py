@@ -16,9 +16,9 @@ from fedssl.data.base import Dataset
 from fedssl.data.views.modality import model_input
 from fedssl.tasks.base import TASKS
 
-PICTURED = 2
+EXAMPLES_PER_DOMAIN = 2
 """Test pictures of each weather."""
-SHOWN = 0.25
+MIN_SCORE = 0.25
 """Least score of a box that is kept."""
 TOTAL = "map50_total"
 _BATCH = 32
@@ -36,14 +36,14 @@ def chosen(dataset: Dataset) -> NDArray[np.int64]:
     """Give the test pictures shown: the first ones of each weather, or of all without weathers."""
     domain = dataset.test.domain
     if not len(domain):
-        return np.arange(min(PICTURED, len(dataset.test)))
-    return np.concatenate([np.flatnonzero(domain == one)[:PICTURED] for one in np.unique(domain)])
+        return np.arange(min(EXAMPLES_PER_DOMAIN, len(dataset.test)))
+    return np.concatenate([np.flatnonzero(domain == one)[:EXAMPLES_PER_DOMAIN] for one in np.unique(domain)])
 
 
 def found(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
     """Give what a model finds in the `chosen` pictures: rows (m, 7) of place in `chosen`, x1 y1 x2 y2, class, score."""
     index = chosen(dataset)
-    answers = TASKS.create({"name": "detection"}).predict(model, _batches(model, dataset, index)).above(SHOWN)
+    answers = TASKS.create({"name": "detection"}).predict(model, _batches(model, dataset, index)).above(MIN_SCORE)
     place = np.repeat(np.arange(len(index)), np.diff(answers.offsets))
     return torch.from_numpy(np.column_stack([place, answers.xyxy, answers.label, answers.score]).astype(np.float32))
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fedssl.losses import clustering
+from fedssl.clustering import centroids as clustering
 
 
 def at(*degrees):

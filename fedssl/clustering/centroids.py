@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedssl.losses.sinkhorn import sinkhorn
+from fedssl.clustering.sinkhorn import sinkhorn
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

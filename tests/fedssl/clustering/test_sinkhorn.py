@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fedssl.losses import sinkhorn as module
+from fedssl.clustering import sinkhorn as module
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests of server.open_world and of what a run with an open-world task writes."""
+"""Tests of fedssl.diagnostics.open_world and of what a run with an open-world task writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import toys
 
 from fedssl.data.arrays import first_of_each
-from server.open_world import describe, picture
+from fedssl.diagnostics.open_world import describe, picture
 
 KINDS = np.array([0, 1, 2], np.int8)
 

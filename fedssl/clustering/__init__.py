@@ -1,0 +1,1 @@
+"""Clusters of features: assignments, a client's centroids and the federation's."""

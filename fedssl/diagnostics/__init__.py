@@ -1,0 +1,1 @@
+"""What a report draws beyond scores, as JSON's types."""

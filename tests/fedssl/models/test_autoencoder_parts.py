@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedssl.models.autoencoder import PARTS, encode, load_autoencoder
+from fedssl.models.base import MODELS
+from fedssl.models.build import build_model
+from fedssl.rng import Rng
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    spec = MODELS.create({"name": "autoencoder", "sizes": [8, 4]})
+    return build_model(spec, (8, 2), 3, Rng(seed).torch("weights"))
+
+
+def parts(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in model.state_dict().items() if name.startswith(PARTS)}
+
+
+def windows(count: int) -> torch.Tensor:
+    return torch.rand(count, 2, 8, generator=Rng(0).torch("x")) - 0.5
+
+
+def test_loading_needs_every_tensor_of_the_autoencoder_and_no_other():
+    model, state = network(), parts(network(1))
+    head = {name: t.clone() for name, t in model.state_dict().items() if name.startswith("head.")}
+    load_autoencoder(model, state)
+    assert all(tensor.equal(state[name]) for name, tensor in parts(model).items())
+    assert all(tensor.equal(model.state_dict()[name]) for name, tensor in head.items())
+    for wrong in ({**state, "head.x": torch.zeros(1)}, dict(list(state.items())[1:])):
+        with pytest.raises(ValueError, match="missing or too many"):
+            load_autoencoder(model, wrong)
+
+
+def test_codes_and_errors_are_the_networks_own():
+    model, x = network().eval(), windows(5)
+    code, error = encode(model, x)
+    torch.testing.assert_close(code, model(x).features)
+    torch.testing.assert_close(error, model.reconstruction_error(x))
+    assert not code.requires_grad
