@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients import memory as own
+from clients import memory as client_memory
 from clients.local_data import LocalData
 from fedssl.assembly import assemble, initial_model
 from fedssl.calibration.base import CalibrationHook
@@ -135,7 +135,7 @@ def train(message: Message, context: Context) -> RecordDict:
     client_id = client_id_of(context)
     data = runtime.data.client(client_id)
     step = runtime.step(message.content, client_id)
-    memory = own.read(context.state)
+    memory = client_memory.read(context.state)
     payload, rest = runtime.with_kept(runtime.payload(message.content), memory)
     hook, parts = runtime.parts.calibration, runtime.parts
     statistics: dict[str, torch.Tensor] = {}
@@ -150,7 +150,7 @@ def train(message: Message, context: Context) -> RecordDict:
     scored = due and parts.method.scores_trained_model
     scores = _scores(runtime, data, Personal(runtime.model)) if scored else {}
     update, rest = runtime.without_kept(payload, update, rest)
-    own.write(context.state, rest)
+    client_memory.write(context.state, rest)
     content = encode(update, to_arrays, ConfigRecord)
     client = filled(ConfigRecord, {"memory": len(rest)})
     answer: RecordDict = filled(RecordDict, {**content, **scores, "client": client})
@@ -164,7 +164,7 @@ def evaluate(message: Message, context: Context) -> RecordDict:
     client_id = client_id_of(context)
     data = runtime.data.client(client_id)
     step = runtime.step(message.content, client_id)
-    payload, rest = runtime.with_kept(runtime.payload(message.content), own.read(context.state))
+    payload, rest = runtime.with_kept(runtime.payload(message.content), client_memory.read(context.state))
     hook, method = runtime.parts.personalization, runtime.parts.method
     own_model = method.personalize(runtime.model, payload, rest, data, step, hook)
     return RecordDict(dict(_scores(runtime, data, own_model)) if own_model else {})
@@ -192,7 +192,7 @@ def join(message: Message, context: Context) -> RecordDict:
 def memory(message: Message, context: Context) -> RecordDict:
     """Give the hash of the client's memory, not the memory."""
     del message
-    return RecordDict({"client": ConfigRecord({"digest": own.digest(own.read(context.state))})})
+    return RecordDict({"client": ConfigRecord({"digest": client_memory.digest(client_memory.read(context.state))})})
 
 
 def _scores(runtime: Runtime, data: ClientData, own_model: Personal) -> dict[str, MetricRecord]:

@@ -8,10 +8,10 @@ from fedssl.assembly import split_of
 from fedssl.config import Experiment
 from fedssl.data.base import SOURCES
 from fedssl.data.cache import open_dataset
-from fedssl.partition.holdings import Holdings
+from fedssl.partition.client_data import ClientDataFactory
 
 
-class LocalData(Holdings):
+class LocalData(ClientDataFactory):
     """Gives `ClientData` by client id from memory maps that all workers share."""
 
     def __init__(self, experiment: Experiment, device: torch.device) -> None:

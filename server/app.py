@@ -16,12 +16,12 @@ from fedssl.assembly import Parts, assemble, initial_model, load_weights, opened
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.methods.base import Method
-from fedssl.partition.holdings import Holdings
+from fedssl.partition.client_data import ClientDataFactory
 from fedssl.partition.split import Split
 from fedssl.predict.model_file import Meta, save_model
+from fedssl.progress import listening
 from fedssl.rng import Rng
 from fedssl.runtime import choose_device, one_thread, resolve_precision, use_precision
-from fedssl.stages import heard_by
 from server import checkpoint
 from server.evaluation import Scorer
 from server.journal import Journal
@@ -102,8 +102,10 @@ class Run:
         self.directory = Path(experiment.out) if experiment.out else None
         self.journal: Journal | None = None
         self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
-        self.holdings = Holdings(self.dataset, self.split, SOURCES.get(experiment.data["name"]).flip, device)
-        self.strategy.data = self.holdings.server()
+        self.client_data = ClientDataFactory(
+            self.dataset, self.split, SOURCES.get(experiment.data["name"]).flip, device
+        )
+        self.strategy.data = self.client_data.server()
         self.scorer = Scorer(self.experiment, self.dataset, self.split, self.parts, self.model)
         self.strategy.score = self.scorer
         self.elapsed = 0.0
@@ -121,7 +123,7 @@ class Run:
         try:
             self._tell(lambda: self.watcher.begin(self.experiment, self.first_round))
             if not resumed:
-                with heard_by(self._pass_on):
+                with listening(self._pass_on):
                     self.begin()
             self._prepare(grid)
             self.began = time.perf_counter() - self.elapsed
@@ -311,7 +313,7 @@ class Run:
         journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
 
     def _described(self) -> dict[str, Any]:
-        clients = [self.holdings.client(client_id) for client_id in range(self.split.num_clients)]
+        clients = [self.client_data.client(client_id) for client_id in range(self.split.num_clients)]
         return self.parts.method.describe(self.finished, self.model, clients)
 
     def _write_model(self, journal: Journal) -> None:

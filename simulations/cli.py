@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
-from fedssl.stages import heard_by
+from fedssl.progress import listening
 from simulations.failures import show_failure
 from simulations.lazy import defer
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         known = commands()
         if argv[0] not in known:
             raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
-        with heard_by(_show):
+        with listening(_show):
             return known[argv[0]](argv[1:])
     except KeyboardInterrupt:
         print("fedssl: stopped", file=sys.stderr)

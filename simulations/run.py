@@ -124,7 +124,7 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     from fedssl.data.base import SOURCES
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
-    from fedssl.partition.holdings import Holdings
+    from fedssl.partition.client_data import ClientDataFactory
     from server.app import for_clients
 
     source = SOURCES.create(experiment.data)
@@ -138,7 +138,7 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
         model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
     _check_network(experiment, model, parts.task.name)
     parts.personalization.prepare(model)
-    own = Holdings(dataset, split, source.flip, torch.device("cpu")).server()
+    own = ClientDataFactory(dataset, split, source.flip, torch.device("cpu")).server()
     parts.method.check(model, own, experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])

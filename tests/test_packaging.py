@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +60,13 @@ def test_imports_keep_their_order() -> None:
     from importlinter.cli import lint_imports
 
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_every_module_of_fedssl_stands_in_one_layer() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (one["layers"] for one in contracts if one["name"].startswith("inside fedssl"))
+    named = sorted(name for layer in layers for name in layer.split(" | "))
+    assert named == sorted(f"fedssl.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "fedssl")]))
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ from fedssl.losses.detection import LossSettings, pseudo_loss
 from fedssl.losses.labelled import scene_loss
 from fedssl.methods.base import Method, register
 from fedssl.models.ema import ema_alpha, update_ema
+from fedssl.progress import report_progress
 from fedssl.rng import Rng
-from fedssl.stages import tell
 from fedssl.training import detector as steps
 from fedssl.training.detector import EVERYTHING, Local, Phase, Supervised
 from fedssl.training.steps import check_server_data, snapshot
@@ -374,12 +374,12 @@ class SSFL(Method):
     ) -> Iterator[tuple[NDArray[np.int64], int, torch.Generator]]:
         """Give the samples of each step, the key of their views and the draws of the penalty."""
         for epoch in range(epochs):
-            tell(stage, epoch, epochs)
+            report_progress(stage, epoch, epochs)
             order = rng.numpy("server order", epoch).permutation(data.labelled)
             key, draws = rng.key("server views", epoch), rng.torch("server penalty", epoch)
             for i, index in enumerate(steps.cut(order, self.batch_size)):
                 yield index, key + i, draws
-        tell(stage, epochs, epochs)
+        report_progress(stage, epochs, epochs)
 
     def settings(self) -> LossSettings:
         """Give the weights and choices of the loss."""

@@ -19,7 +19,7 @@ from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.models.networks.detector import Decoded
 from fedssl.partition.base import LABELS, PARTITIONS
-from fedssl.partition.holdings import Holdings
+from fedssl.partition.client_data import ClientDataFactory
 from fedssl.partition.split import make_split
 from fedssl.personalization.base import PERSONALIZATIONS, Personal
 from fedssl.rng import Rng
@@ -110,7 +110,7 @@ def test_a_real_detector_is_scored_the_same_in_any_batch_size_and_stays_as_it_wa
 
 def test_a_client_s_own_model_is_scored_on_its_own_weather(held):
     dataset, split = held
-    data = Holdings(dataset, split, True, torch.device("cpu")).client(2)
+    data = ClientDataFactory(dataset, split, True, torch.device("cpu")).client(2)
     runtime = SimpleNamespace(experiment=toys.experiment(), parts=parts(), device=torch.device("cpu"))
     found = _scores(runtime, data, Personal(Oracle(dataset.test)))
     assert found["test"]["map50"] == found["test"]["map50_snowy"] == pytest.approx(1.0)

@@ -19,7 +19,7 @@ from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 from fedssl.data.boxes import Boxes, Floats, Letterbox, Picture, pack, rarest_class, room_for
-from fedssl.stages import tell
+from fedssl.progress import report_progress
 
 TRAIN = "train"
 PARTS = (TRAIN, "val", "test")
@@ -152,7 +152,7 @@ class Pictures(DataSource):
         x, fitted, annotated = room_for(len(rows), self.size), [], np.ones(len(rows), bool)
         stage = f"decoding {'training' if rows[0].part == TRAIN else 'test'} pictures"
         for i, row in enumerate(rows):
-            tell(stage, i, len(rows))
+            report_progress(stage, i, len(rows))
             picture = self._picture(row)
             height, width = picture.shape[:2]
             frame = Letterbox(height, width, self.size)
@@ -162,7 +162,7 @@ class Pictures(DataSource):
                 raise self.refuse(f"annotations have {row.file}: pictures of the server, val and test need them")
             annotated[i] = given is not None
             fitted.append(_kept(given, number, frame))
-        tell(stage, len(rows), len(rows))
+        report_progress(stage, len(rows), len(rows))
         domain = np.array([domains.index(row.domain) if row.domain else -1 for row in rows], np.int64)
         group = np.array([row.party if row.part == TRAIN else NOBODY for row in rows], np.int64)
         return pack(x, fitted, rarest_class(fitted, len(names)), group, domain, annotated=annotated)

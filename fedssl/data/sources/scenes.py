@@ -14,8 +14,8 @@ from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 from fedssl.data.boxes import Boxes, Ints, Letterbox, Picture, pack, rarest_class, room_for
 from fedssl.data.sources.weather import WEATHERS, render
+from fedssl.progress import report_progress
 from fedssl.rng import Rng
-from fedssl.stages import tell
 
 _VERSION = 1
 Load = Callable[[int], Picture]
@@ -116,12 +116,12 @@ class Scenes(DataSource):
         stage = f"drawing {'test' if group[0] < 0 else 'training'} pictures in their weather"
         # By picture, so that each is decoded once however many weathers it is shown in.
         for done, i in enumerate(pictures):
-            tell(stage, done, len(pictures))
+            report_progress(stage, done, len(pictures))
             frame = Letterbox(int(shapes[i, 0]), int(shapes[i, 1]), self.size)
             picture = frame.resized(load(int(i)))
             for row in np.flatnonzero(which == i):
                 x[row] = frame.framed(render(picture, int(weather[row]), self.severity, seed=self.seed, image=int(i)))
-        tell(stage, len(pictures), len(pictures))
+        report_progress(stage, len(pictures), len(pictures))
         for i in which:
             frame = Letterbox(int(shapes[i, 0]), int(shapes[i, 1]), self.size)
             fitted.append(Boxes(frame.boxes(boxes[i].xyxy), boxes[i].classes))

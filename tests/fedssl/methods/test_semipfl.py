@@ -17,7 +17,7 @@ from fedssl.methods.base import METHODS
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.partition.base import LABELS, PARTITIONS
-from fedssl.partition.holdings import Holdings
+from fedssl.partition.client_data import ClientDataFactory
 from fedssl.partition.split import make_split
 from fedssl.personalization.base import PERSONALIZATIONS, Personal
 from fedssl.rng import Rng
@@ -27,11 +27,11 @@ USERS = 4
 SOURCE = {"name": "imu_synthetic", "users": USERS, "server_subjects": 4, "classes": 3, "windows": 12, "window": 8}
 
 
-def holdings(**choice: Any) -> Holdings:
+def holdings(**choice: Any) -> ClientDataFactory:
     dataset = SOURCES.create({**SOURCE, "stride": 8, **choice}).read()
     labels = LABELS.create({"name": "client_rate", "rate": 0.3})
     split = make_split(dataset, PARTITIONS.create({"name": "natural"}), labels, USERS, 0.0, seed=0)
-    return Holdings(dataset, split, False, torch.device("cpu"))
+    return ClientDataFactory(dataset, split, False, torch.device("cpu"))
 
 
 DATA = holdings()

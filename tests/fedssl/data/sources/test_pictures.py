@@ -17,7 +17,7 @@ from fedssl.data.sources.yolo import Yolo
 from fedssl.partition.labels import AsIs, AtServer, NoLabels
 from fedssl.partition.natural import Natural
 from fedssl.partition.split import BACKGROUND, make_split
-from fedssl.stages import heard_by
+from fedssl.progress import listening
 from simulations.compose import compose_experiment
 from simulations.run import prepare_split
 
@@ -289,7 +289,7 @@ def test_a_file_outside_the_folder_is_named_from_it(voc, tmp_path_factory):
 
 def test_a_listener_hears_how_far_pictures_are_decoded(yolo):
     heard = []
-    with heard_by(lambda *told: heard.append(told)):
+    with listening(lambda *told: heard.append(told)):
         data = Yolo(path=str(yolo), size=32).read()
     train, test = len(data.train), len(data.test)
     expected = [("decoding training pictures", done, train) for done in range(train + 1)]

@@ -11,7 +11,7 @@ from fedssl.partition.split import Split
 SERVER = -1
 
 
-class Holdings:
+class ClientDataFactory:
     """Gives `ClientData` of clients by id and of the server."""
 
     def __init__(self, dataset: Dataset, split: Split, flip: bool, device: torch.device) -> None:
