@@ -308,13 +308,13 @@ class Run:
         )
         if begun:
             self._write_model(journal)
-            if type(self.parts.method).describe is not Method.describe:
+            if type(self.parts.method).diagnostics is not Method.diagnostics:
                 journal.write_json("method.json", self._described())
         journal.write_json("summary.json", summarise(self.experiment, journal, self.main_metric, facts))
 
     def _described(self) -> dict[str, Any]:
         clients = [self.client_data.client(client_id) for client_id in range(self.split.num_clients)]
-        return self.parts.method.describe(self.finished, self.model, clients)
+        return self.parts.method.diagnostics(self.finished, self.model, clients)
 
     def _write_model(self, journal: Journal) -> None:
         partial = ""

@@ -77,8 +77,8 @@ class MethodStrategy(Strategy):
             began = time.perf_counter()
             rng = self.rng.at(round_=round_)
             self._personal = PersonalScores()
-            trainers = self.parts.method.trainers(experiment.clients)
-            self.current = Round(round_, sampling.sample(trainers, experiment.participation, rng))
+            num_training = self.parts.method.num_training_clients(experiment.clients)
+            self.current = Round(round_, sampling.sample(num_training, experiment.participation, rng))
             self.server = replace(self.server, metrics={})
             self._exchanges(grid, round_)
             self.current.train.update(self.server.metrics)
@@ -95,7 +95,7 @@ class MethodStrategy(Strategy):
     @contextlib.contextmanager
     def _swept(self, grid: Grid, round_: int) -> Iterator[None]:
         """Take all clients through all exchanges as often as the method asks; at the end the server is put back."""
-        sweeps = self.parts.method.sweeps()
+        sweeps = self.parts.method.evaluation_visits()
         kept = self.server, self.aggregator
         self._unswept.clear()
         if sweeps:

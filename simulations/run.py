@@ -87,7 +87,7 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     os.environ[ALLOW_CODE] = "1"
     if not resume:
         check_out(experiment.out)
-    doubts = prepare(experiment, resume=resume)
+    warnings = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
     experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
     directory = Path(experiment.out)
@@ -100,8 +100,8 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     from server.app import Silence
 
     with _loggers(experiment, watcher or Silence()) as seen:
-        for doubt in doubts:
-            seen.warn(doubt)
+        for warning in warnings:
+            seen.warn(warning)
         try:
             _run(experiment, seen, resume=resume)
         except KeyboardInterrupt:
@@ -142,10 +142,10 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     parts.method.check(model, own, experiment.clients)
     if (path := experiment.model.get("weights")) and path != AUTO and not resume:
         load_backbone(model, path, experiment.model["weights_sha256"])
-    return parts.method.doubts(experiment, own) + _doubts(experiment, parts.method, source, dataset, split)
+    return parts.method.warnings(experiment, own) + _warnings(experiment, parts.method, source, dataset, split)
 
 
-def _doubts(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
+def _warnings(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
     found = []
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,15 @@ __all__ = [
     *("METHODS", "Method", "check_task", "register"),
     *("Average", "Memory", "Payload", "ServerState", "State", "Step", "Update"),
 ]
+
+
+RENAMED = {
+    "doubts": "warnings",
+    "sweeps": "evaluation_visits",
+    "trainers": "num_training_clients",
+    "describe": "diagnostics",
+}
+"""Hooks by their old names, under which a user's method may still override them, for one version."""
 
 
 @dataclass
@@ -53,14 +63,22 @@ class Method(ABC):
     defaults: ClassVar[tuple[str, ...]] = ()
     """Overrides such as `data=digits` that hold unless the user chose otherwise."""
 
-    def sweeps(self) -> int:
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Take hooks that the class defines under names of RENAMED as what they are called now, with a warning."""
+        super().__init_subclass__(**options)
+        for old, new in RENAMED.items():
+            if old in vars(cls) and new not in vars(cls):
+                warnings.warn(f"{cls.__name__}.{old}: the hook is called {new} now", DeprecationWarning, stacklevel=2)
+                setattr(cls, new, vars(cls)[old])
+
+    def evaluation_visits(self) -> int:
         """Give how often all clients go through all exchanges, in phase `evaluate`, before their models are scored.
 
         The server's state is put back after the scores; clients' memories stay as the sweeps left them.
         """
         return 0
 
-    def trainers(self, num_clients: int) -> int:
+    def num_training_clients(self, num_clients: int) -> int:
         """Give n: clients 0..n-1 train; the others join after training, in sweeps and scores alone."""
         return num_clients
 
@@ -71,7 +89,7 @@ class Method(ABC):
         """
         del model, data, num_clients
 
-    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+    def warnings(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Give a line for each choice with which the method can run, but hardly learn; `data` as in `check`."""
         del experiment, data
         return []
@@ -148,7 +166,7 @@ class Method(ABC):
         model.load_state_dict(payload.state)
         return hook.personalize(model, memory, data, step.rng)
 
-    def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
+    def diagnostics(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
         """Give what a report draws beyond the scores, as JSON's types; it becomes `method.json`.
 
         `model` is scratch; `data` are all clients' in a simulation.

@@ -48,7 +48,7 @@ class FedSTO(SSFL):
             return Phase(SELECTIVE, FROZEN[self.freeze])
         return Phase(WHOLE)
 
-    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+    def warnings(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Tell of a run that ends in phase 1."""
         del data
         left = " and ".join(FROZEN[self.freeze])

@@ -122,7 +122,7 @@ class Orca(Method):
         """Give the number of frozen leading modules."""
         return trunk_layers(model) if self.train == "last_stage" else 0
 
-    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+    def warnings(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Tell of frozen stages that nobody has trained."""
         del data
         if self.train != "last_stage" or experiment.model.get("weights") != "":

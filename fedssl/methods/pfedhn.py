@@ -89,11 +89,11 @@ class PFedHN(Method):
         "rounds=100",
     )
 
-    def sweeps(self) -> int:
+    def evaluation_visits(self) -> int:
         """Give the visits of newcomers."""
         return self.join_visits if self.newcomers else 0
 
-    def trainers(self, num_clients: int) -> int:
+    def num_training_clients(self, num_clients: int) -> int:
         """Give the clients that are no newcomers. Raises ConfigError if none is left."""
         if self.newcomers >= num_clients:
             raise ConfigError("method.newcomers", self.newcomers, f"less than clients={num_clients}")
@@ -102,14 +102,14 @@ class PFedHN(Method):
     def check(self, model: torch.nn.Module, data: ClientData | None, num_clients: int) -> None:
         """Check that not all clients are newcomers."""
         del model, data
-        self.trainers(num_clients)
+        self.num_training_clients(num_clients)
 
     def init_server(self, model: torch.nn.Module, data: ClientData | None, rng: Rng, num_clients: int) -> ServerState:
         """Give a fresh hyper-network, with the model's tensors as names, shapes and centre. A decoder is left out."""
         from fedssl.models.networks.hypernetwork import HyperNetwork, initialise
 
         del data
-        known = self.trainers(num_clients)
+        known = self.num_training_clients(num_clients)
         state = {name: t.clone() for name, t in model.state_dict().items() if not name.startswith(DECODER)}
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         start = {name: state[name] for name in sorted(state) if name in trained}
@@ -126,7 +126,7 @@ class PFedHN(Method):
         network = network_of(server.extra, start_of(server))
         made = network.rows_to_states(network.generate(torch.tensor([client_id])))[0]
         visits = server.extra[VISITS]
-        is_newcomer = client_id >= self.trainers(len(visits))
+        is_newcomer = client_id >= self.num_training_clients(len(visits))
         return Generated({**server.model, **made}, int(visits[client_id]) if is_newcomer else -1)
 
     def train_client(
@@ -179,7 +179,7 @@ class PFedHN(Method):
         }
         if step.phase == "evaluate":
             return self._join(server, rows)
-        known = self.trainers(len(server.extra[VISITS]))
+        known = self.num_training_clients(len(server.extra[VISITS]))
         made, facts = stepped(server.extra, start, self.optimizer(), rows, known)
         return replace(
             server,

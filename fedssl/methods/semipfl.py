@@ -128,12 +128,12 @@ class SemiPFL(Devices, Method):
         "rounds=40",
     )
 
-    def sweeps(self) -> int:
+    def evaluation_visits(self) -> int:
         """Give the visits that fit newcomers' embeddings, and one more from which base models stay."""
         fits = self.join_visits if self.newcomers and self.new_user == "fit_embedding" else 0
         return fits + int(self.eval_mode == "sweep" or self.newcomers > 0)
 
-    def trainers(self, num_clients: int) -> int:
+    def num_training_clients(self, num_clients: int) -> int:
         """Give the clients that are no newcomers. Raises ConfigError if none is left."""
         if self.newcomers >= num_clients:
             raise ConfigError("method.newcomers", self.newcomers, f"less than clients={num_clients}")
@@ -149,14 +149,14 @@ class SemiPFL(Devices, Method):
         domain, y = self.domains_of(data), data.labels(data.labelled)
         if not any(usable(y[domain == m]) for m in torch.unique(domain)):
             raise ConfigError("data", data.dataset.name, "one with 2 windows of 2 classes in a domain of the server")
-        self.trainers(num_clients)
+        self.num_training_clients(num_clients)
         if self.base_when == "scored":
             if self.eval_mode == "last_visit":
                 raise ConfigError("method.eval_mode", self.eval_mode, "sweep with method.base_when=scored")
             if self.base_init == "warm":
                 raise ConfigError("method.base_init", self.base_init, "fresh with method.base_when=scored")
 
-    def doubts(self, experiment: Experiment, data: ClientData | None) -> list[str]:
+    def warnings(self, experiment: Experiment, data: ClientData | None) -> list[str]:
         """Tell of weights over one domain, which are 1 whatever they learn."""
         if data is None or self.domains_of(data).any() or experiment.personalization.get("aggregate") != "weights":
             return []
@@ -168,7 +168,7 @@ class SemiPFL(Devices, Method):
         from fedssl.models.networks.hypernetwork import HyperNetwork, initialise
 
         del data
-        known = self.trainers(num_clients)
+        known = self.num_training_clients(num_clients)
         start = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(PARTS)}
         network = HyperNetwork(num_clients, {name: t.shape for name, t in start.items()}, self.hidden, self.layers)
         initialise(network, rng.torch("hypernetwork"), self.hn_init, start)
@@ -238,7 +238,7 @@ class SemiPFL(Devices, Method):
             return self._after_visit(server, step)
         network = network_of(server.extra, server.model)
         rows = {update.client_id: network.state_to_row(update.state) for update in updates if update.num_examples}
-        known = self.trainers(network.embedding.num_embeddings)
+        known = self.num_training_clients(network.embedding.num_embeddings)
         if step.phase == "evaluate":
             rows = {user: row for user, row in rows.items() if user >= known}
             if self.new_user != "fit_embedding" or not rows:
@@ -345,7 +345,7 @@ class SemiPFL(Devices, Method):
             facts["error"] = float(encode(model, x)[1].mean())
         return Personal(made.model, facts)
 
-    def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
+    def diagnostics(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
         """Give the map of embeddings by two principal axes, and windows as each user's autoencoder sees them."""
         network = network_of(server.extra, server.model)
         places = principal_map(network.embedding.weight.detach())
@@ -361,11 +361,11 @@ class SemiPFL(Devices, Method):
         """Say whether this is a visit: always in training, in sweeps while there is something to do for the user."""
         if step.phase == "train":
             return True
-        known = self.trainers(len(server.extra[TABLE]))
+        known = self.num_training_clients(len(server.extra[TABLE]))
         return client_id >= known or (self.eval_mode == "sweep" and self._is_last_sweep(server))
 
     def _is_last_sweep(self, server: ServerState) -> bool:
-        return sweeps_done(server) >= self.sweeps() - 1
+        return sweeps_done(server) >= self.evaluation_visits() - 1
 
     def _drops(self, client_id: int, step: Step) -> bool:
         return step.phase == "train" and self.drops(step.rng.at(client=client_id))

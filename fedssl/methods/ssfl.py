@@ -392,7 +392,7 @@ class SSFL(Method):
             focal=self.focal,
         )
 
-    def describe(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
+    def diagnostics(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
         """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
         model.load_state_dict(server.model)
         rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}

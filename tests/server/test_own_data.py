@@ -29,11 +29,11 @@ class Teacher(toys.Toy):
     given: ClassVar[list[ClientData | None]] = []
     sent: ClassVar[list[tuple[str, int, float]]] = []
 
-    def sweeps(self) -> int:
+    def evaluation_visits(self) -> int:
         """Ask for two."""
         return 2
 
-    def trainers(self, num_clients: int) -> int:
+    def num_training_clients(self, num_clients: int) -> int:
         """Keep the last."""
         return num_clients - 1
 

@@ -35,7 +35,7 @@ class Sweeper(toys.Toy):
     exchanges: ClassVar[tuple[str, ...]] = ("train", "mixture")
     interrupts: ClassVar[bool] = False
 
-    def sweeps(self) -> int:
+    def evaluation_visits(self) -> int:
         """Ask for one."""
         return 1
 
@@ -90,7 +90,7 @@ class Sweeper(toys.Toy):
 class Unswept(Sweeper):
     """The same without sweeps."""
 
-    def sweeps(self) -> int:
+    def evaluation_visits(self) -> int:
         """Ask for none."""
         return 0
 

@@ -222,8 +222,11 @@ def test_newcomers_begin_as_the_mean_of_those_who_trained():
 
 
 def test_who_trains_and_how_often_newcomers_are_visited():
-    assert (small().trainers(5), small().sweeps()) == (5, 0)
-    assert (small(newcomers=2, join_visits=7).trainers(5), small(newcomers=2, join_visits=7).sweeps()) == (3, 7)
+    assert (small().num_training_clients(5), small().evaluation_visits()) == (5, 0)
+    assert (
+        small(newcomers=2, join_visits=7).num_training_clients(5),
+        small(newcomers=2, join_visits=7).evaluation_visits(),
+    ) == (3, 7)
     with pytest.raises(ConfigError, match=r"^method.newcomers=5: must be less than clients=5$"):
         begun(small(newcomers=5))
 

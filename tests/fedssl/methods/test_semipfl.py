@@ -77,7 +77,7 @@ class Federation:
         return updates
 
     def sweep(self, round_: int = 1) -> None:
-        for _ in range(self.method.sweeps()):
+        for _ in range(self.method.evaluation_visits()):
             self.round(range(USERS), round_, "evaluate")
 
     def own(self, user: int, round_: int = 1) -> Personal | None:
@@ -180,7 +180,7 @@ def test_a_sweep_gives_every_user_a_model_and_trains_no_hypernetwork():
 def test_last_visit_scores_users_as_they_were_left():
     run = Federation(eval_mode="last_visit")
     run.round([0])
-    assert run.method.sweeps() == 0
+    assert run.method.evaluation_visits() == 0
     assert [run.own(user) is None for user in range(USERS)] == [False, True, True, True]
 
 
@@ -360,8 +360,8 @@ def test_a_late_answer_is_worth_as_much_if_nothing_moved_since():
 @pytest.mark.parametrize("new_user", ["mean_embedding", "fit_embedding"])
 def test_newcomers_join_by_an_embedding_alone(new_user: str):
     run = Federation(newcomers=1, new_user=new_user, join_visits=2)
-    assert run.method.trainers(USERS) == 3
-    assert run.method.sweeps() == (3 if new_user == "fit_embedding" else 1)
+    assert run.method.num_training_clients(USERS) == 3
+    assert run.method.evaluation_visits() == (3 if new_user == "fit_embedding" else 1)
     run.round([0, 1, 2])
     before = {name: tensor.clone() for name, tensor in run.server.extra.items()}
     torch.testing.assert_close(before[TABLE][3], before[TABLE][:3].mean(dim=0))
@@ -386,13 +386,13 @@ def test_equal_seeds_give_equal_bits_and_others_do_not():
 def test_the_report_gets_a_map_and_windows():
     run = Federation()
     run.round([0, 1])
-    found = json.loads(json.dumps(run.method.describe(run.server, run.model, list(run.data.values()))))
+    found = json.loads(json.dumps(run.method.diagnostics(run.server, run.model, list(run.data.values()))))
     assert [point["client"] for point in found["embeddings"]] == [0, 1, 2, 3]
     assert [point["subject"] for point in found["embeddings"]] == [4, 5, 6, 7]
     assert len(found["reconstructions"]) == 2 * USERS
     mixed = replace(run.data[0].indices, labelled=np.concatenate([run.data[user].labelled for user in (0, 1)]))
     held = [replace(run.data[0], indices=mixed), holding(run.data[1], 0, 0)]
-    assert [one["subject"] for one in run.method.describe(run.server, run.model, held)["embeddings"]] == ["", ""]
+    assert [one["subject"] for one in run.method.diagnostics(run.server, run.model, held)["embeddings"]] == ["", ""]
     channels, steps = 3, 8
     picture = found["reconstructions"][0]
     assert np.shape(picture["window"]) == np.shape(picture["reconstruction"]) == (channels, steps)

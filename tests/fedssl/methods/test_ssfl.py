@@ -340,7 +340,7 @@ def test_the_report_gets_pictures_of_each_weather(client: MakeClient):
     data, model = client(6, 6, detecting=True), network()
     chosen = method()
     server = chosen.init_server(model, at_server(data), Rng(0), 3)
-    told = chosen.describe(server, network(), [data])
+    told = chosen.diagnostics(server, network(), [data])
     assert [one["weather"] for one in told["pictures"]] == ["cloudy", "cloudy", "rainy", "rainy"]
     first = data.dataset.test.boxes_of(0)
     assert told["pictures"][0]["true"] == [[*map(float, first[0][0]), 0]]
@@ -349,4 +349,4 @@ def test_the_report_gets_pictures_of_each_weather(client: MakeClient):
     assert told["final"] == told["warm_up"]
     assert told["collapsed"] is False
     better = replace(server, extra={**server.extra, "warm_up_score.map50_total": torch.tensor(0.9)})
-    assert chosen.describe(better, network(), [data])["collapsed"] is True
+    assert chosen.diagnostics(better, network(), [data])["collapsed"] is True

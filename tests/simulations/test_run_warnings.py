@@ -39,7 +39,7 @@ UNTOLD = "no client has a labelled sample, and method={} learns from these; see 
         ),
     ],
 )
-def test_doubts_are_told(words: str, wanted: list[str]) -> None:
+def test_choices_that_hardly_learn_are_warned_of(words: str, wanted: list[str]) -> None:
     assert prepare(check(compose_experiment(words.split()))) == wanted
 
 
