@@ -25,7 +25,7 @@ QUIET = ["partition=iid", "labels=asis", "validation=0", "evaluation.every=10000
 
 
 @dataclass
-class Cell:
+class Comparison:
     """One comparison: `ours` and `theirs` are commands, `ratio` is how many times better ours must be."""
 
     goal: str
@@ -94,7 +94,7 @@ def small_clients(folder: Path) -> list[str]:
     ]
 
 
-def cells(folder: Path) -> list[Cell]:
+def cells(folder: Path) -> list[Comparison]:
     """Give all cells of the performance goals that compare two systems."""
     g1 = small_clients(folder)
     no_op = [
@@ -111,38 +111,42 @@ def cells(folder: Path) -> list[Cell]:
         ["engine=inline"],
     )
     found = [
-        Cell(
+        Comparison(
             "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=80"), one(*g1, *flower, "rounds=25"), 4, 6
         ),
-        Cell(
+        Comparison(
             "G3", "first round, LeNet", one(*g1, *ray, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
         ),
     ]
     for name, model, goals in (("1 k", tiny, (100, 200, 20, 40)), ("1.5 M", big, (10, 60, 5, 10))):
         theirs = one(*no_op, *model, *flower, "rounds=25")
-        found.append(Cell("G2", f"no-op {name}, inline", one(*no_op, *model, *inline, "rounds=60"), theirs, *goals[:2]))
-        found.append(Cell("G2", f"no-op {name}, ray", one(*no_op, *model, *ray, "rounds=60"), theirs, *goals[2:]))
+        found.append(
+            Comparison("G2", f"no-op {name}, inline", one(*no_op, *model, *inline, "rounds=60"), theirs, *goals[:2])
+        )
+        found.append(Comparison("G2", f"no-op {name}, ray", one(*no_op, *model, *ray, "rounds=60"), theirs, *goals[2:]))
     semi = [images(folder, 1000), "method=fixmatch", "method.batch_size=32", "method.ratio=2", "clients=4"]
     semi += ["model=resnet", "method.schedule=constant"]
     flat = [*g1, "method.schedule=constant"]
     found += [
-        Cell("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
-        Cell("G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0),
+        Comparison("G5", "FixMatch, ResNet w16", one(*semi, *inline, "rounds=8"), bare(8, *semi), 1 / 1.03, 1 / 1.01),
+        Comparison(
+            "G5", "LeNet, 1 worker", one(*flat, "engine.workers=1", "rounds=40"), bare(40, *flat), 1 / 1.10, 1.0
+        ),
     ]
     detector = scenes("one.py", "engine=inline", "rounds=40"), scenes("bare_detector.py", "40")
-    found.append(Cell("G5", "detector on labelled scenes, 224 px", *detector, 1 / 1.03, 1 / 1.01))
+    found.append(Comparison("G5", "detector on labelled scenes, 224 px", *detector, 1 / 1.03, 1 / 1.01))
     # G1 without its data and its number of clients.
     few = [*g1[1:-1], *ray, "rounds=30"]
     for clients, label in ((1000, "1,000"), (10000, "10,000")):
         many = one(images(folder, clients * 50, 8), *few, f"clients={clients}", f"participation={10 / clients}")
         base = one(images(folder, 500, 8), *few, "clients=10")
-        found.append(Cell("G6", f"10 of {label} clients against 10 of 10", many, base, 1 / 1.05, 1 / 1.05))
+        found.append(Comparison("G6", f"10 of {label} clients against 10 of 10", many, base, 1 / 1.05, 1 / 1.05))
     wide = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.1")
     narrow = one(images(folder, 50000, 8), *few, "clients=1000", "participation=0.01")
-    found.append(Cell("G6", "100 of 1,000 against 10 of 1,000 (time / 10)", wide, narrow, 1 / 11, 1 / 10))
+    found.append(Comparison("G6", "100 of 1,000 against 10 of 1,000 (time / 10)", wide, narrow, 1 / 11, 1 / 10))
     held = [images(folder, 50000, 8), *g1[1:-1], "clients=1000", "participation=0.01", "rounds=3"]
     found.append(
-        Cell(
+        Comparison(
             "G7",
             "memory of all processes, 1,000 clients",
             one("--memory", *held, *ray),
@@ -155,7 +159,7 @@ def cells(folder: Path) -> list[Cell]:
     return found
 
 
-def measure(cell: Cell, repeats: int, show: Callable[[str], None]) -> None:
+def measure(cell: Comparison, repeats: int, show: Callable[[str], None]) -> None:
     """Run both sides in turn; in a ratio larger is better for us."""
     for repeat in range(repeats):
         order = (cell.ours, cell.theirs) if repeat % 2 == 0 else (cell.theirs, cell.ours)
@@ -174,7 +178,7 @@ def idle_bytes(folder: Path) -> float:
     return (sides[1] - sides[0]) / 9000
 
 
-def verdict(cell: Cell) -> dict[str, Any]:
+def verdict(cell: Comparison) -> dict[str, Any]:
     """Give the table row of a measured cell."""
     ratios = [theirs / ours for ours, theirs in cell.rows]
     ratio = statistics.median(ratios)
@@ -192,13 +196,13 @@ def verdict(cell: Cell) -> dict[str, Any]:
     }
 
 
-def data_path(repeats: int) -> list[Cell]:
+def data_path(repeats: int) -> list[Comparison]:
     """Give G8's cells, measured."""
     found = run([str(HERE / "data_path.py"), "--json", "--repeats", str(repeats)])["cells"]
-    return [Cell("G8", item.pop("what"), [], [], **item) for item in found]
+    return [Comparison("G8", item.pop("what"), [], [], **item) for item in found]
 
 
-def comparisons(chosen: set[str], text: str, repeats: int, folder: Path) -> Iterator[Cell]:
+def comparisons(chosen: set[str], text: str, repeats: int, folder: Path) -> Iterator[Comparison]:
     """Give the chosen goals' cells whose name holds `text` one after another, each when it is measured."""
     if chosen - {"G8"}:
         for cell in cells(folder):

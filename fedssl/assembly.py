@@ -27,7 +27,7 @@ ALLOW_CODE = "FEDSSL_ALLOW_CODE"
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """A method with its hooks, and the task that its data set."""
 
     method: Method
@@ -36,7 +36,7 @@ class Parts:
     personalization: PersonalizationHook
 
 
-def assemble(experiment: Experiment) -> Parts:
+def assemble(experiment: Experiment) -> Components:
     """Build method and hooks; `method` as a hook's name means the method's own. Raises ConfigError."""
     if experiment.method_source:
         load_source(experiment.method_source, experiment.method_file)
@@ -51,12 +51,12 @@ def assemble(experiment: Experiment) -> Parts:
         allowed = f"one of {', '.join(method.personalizations)} with method={method.name}"
         raise ConfigError("personalization", personalization["name"], allowed)
     task = TASKS.create({"name": _task(experiment, method)})
-    parts = Parts(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
+    parts = Components(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
     _check_hooks(parts)
     return parts
 
 
-def _check_hooks(parts: Parts) -> None:
+def _check_hooks(parts: Components) -> None:
     """Check that there is something to calibrate and personalize. Raises ConfigError."""
     method, task, calibration, hook = parts.method, parts.task, parts.calibration.name, parts.personalization
     if calibration != "none" and not task.has_logits:

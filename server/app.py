@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedssl.assembly import Parts, assemble, initial_model, load_weights, opened, split_of
+from fedssl.assembly import Components, assemble, initial_model, load_weights, opened, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.methods.base import Method
@@ -85,7 +85,7 @@ def for_clients(experiment: Experiment) -> Experiment:
     return replace(kept, engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
 
 
-class Run:
+class ServerRun:
     """One run from its first round, or from its last checkpoint, to its summary."""
 
     def __init__(self, experiment: Experiment, watcher: Watcher) -> None:
@@ -93,7 +93,7 @@ class Run:
         device = choose_device(experiment.device)
         self.experiment = replace(experiment, precision=resolve_precision(experiment.precision, device))
         self.watcher = watcher
-        self.parts: Parts = assemble(experiment)
+        self.parts: Components = assemble(experiment)
         self.dataset = opened(experiment, SOURCES.create(experiment.data))
         self.split: Split = split_of(experiment, self.dataset)
         self.model = initial_model(experiment, self.dataset, device)
@@ -371,7 +371,7 @@ def create_app(watcher: Watcher | None = None) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         experiment = from_json(str(context.run_config.get("experiment", "")))
-        run = Run(experiment, watcher or Silence())
+        run = ServerRun(experiment, watcher or Silence())
         run.start(grid, resume=bool(context.run_config.get("resume", False)))
 
     return app

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedssl.assembly import Parts
+from fedssl.assembly import Components
 from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
@@ -27,7 +27,7 @@ _MAX_POINTS = 1000
 
 
 @dataclass
-class Evaluation:
+class RoundScores:
     """Scores of one round: on test and validation samples, and by client id."""
 
     test: Scores = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Scorer:
     """Scores a server state with data that the server has, as in a simulation."""
 
     def __init__(
-        self, experiment: Experiment, dataset: Dataset, split: Split, parts: Parts, model: torch.nn.Module
+        self, experiment: Experiment, dataset: Dataset, split: Split, parts: Components, model: torch.nn.Module
     ) -> None:
         self.experiment = experiment
         self.dataset = dataset
@@ -50,13 +50,13 @@ class Scorer:
         self.device = next(model.parameters()).device
         self.pool = np.unique(split.validation_index)
 
-    def __call__(self, server: ServerState) -> Evaluation:
+    def __call__(self, server: ServerState) -> RoundScores:
         """Score the calibrated global model."""
         every = np.arange(len(self.dataset.test))
         answers = self._answers(server, self.dataset.test, every)
         calibrated = self._calibrated(answers, server)
         truth, kinds = self.task.truth(self.dataset, self.dataset.test, every), self.split.kinds
-        found = Evaluation(test=self.task.score(calibrated, truth, kinds))
+        found = RoundScores(test=self.task.score(calibrated, truth, kinds))
         if calibrated is not answers:
             found.test["uncalibrated_ece"] = self.task.score(answers, truth, kinds)["ece"]
         if len(self.pool):

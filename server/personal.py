@@ -7,7 +7,7 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
-from server.evaluation import Evaluation, Scores
+from server.evaluation import RoundScores, Scores
 
 
 class PersonalScores:
@@ -28,7 +28,7 @@ class PersonalScores:
             if named:
                 scores[client_id] = named
 
-    def add_to(self, found: Evaluation) -> None:
+    def add_to(self, found: RoundScores) -> None:
         """Add plain means over the clients that have a score, and each client's own test scores."""
         for split, target in (("test", found.test), ("validation", found.validation)):
             scores = self.splits[split]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fedssl.federation import Payload, Update
-from server.evaluation import Evaluation
+from server.evaluation import RoundScores
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Round:
     traffic: Traffic = field(default_factory=Traffic)
     seconds: float = 0.0
     server_seconds: float = 0.0
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: RoundScores = field(default_factory=RoundScores)
 
     @contextlib.contextmanager
     def server_at_work(self) -> Iterator[None]:

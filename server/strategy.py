@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedssl.assembly import Parts
+from fedssl.assembly import Components
 from fedssl.config import Experiment
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
@@ -24,7 +24,7 @@ from fedssl.rng import Rng
 from fedssl.wire import array_record, encode, filled
 from server import guards, sampling
 from server.aggregation import Aggregator
-from server.evaluation import Evaluation
+from server.evaluation import RoundScores
 from server.personal import PersonalScores
 from server.round import Round, means, num_bytes
 
@@ -38,7 +38,7 @@ class RoundFailed(RuntimeError):
 class MethodStrategy(Strategy):
     """Carries the server half of a method; `start` is its loop, since Flower's cannot begin at a later round."""
 
-    def __init__(self, experiment: Experiment, parts: Parts, model: torch.nn.Module, wire: ConfigRecord) -> None:
+    def __init__(self, experiment: Experiment, parts: Components, model: torch.nn.Module, wire: ConfigRecord) -> None:
         self.experiment = experiment
         self.parts = parts
         self.model = model
@@ -53,7 +53,7 @@ class MethodStrategy(Strategy):
         self.with_memory: set[int] = set()
         self.data: ClientData | None = None
         """The server's own labelled samples."""
-        self.score: Callable[[ServerState], Evaluation] | None = None
+        self.score: Callable[[ServerState], RoundScores] | None = None
         self.on_round: Callable[[Round], None] = lambda _: None
         self.current = Round(0, [])
         self._exchange = "train"

@@ -101,22 +101,22 @@ def grid(num_clients: int) -> Iterator[Any]:
 
 
 def begun(chosen: Experiment) -> Any:
-    """Give the server's `Run` with its first state, before its first round."""
-    from server.app import Run, Silence
+    """Give the server's `ServerRun` with its first state, before its first round."""
+    from server.app import ServerRun, Silence
 
-    made = Run(chosen, Silence())
+    made = ServerRun(chosen, Silence())
     made.begin()
     return made
 
 
 def run(chosen: Experiment, directory: Path | None = None, *, resume: bool = False, watcher: Any = None) -> Any:
-    """Run an experiment inline; give the server's `Run`."""
-    from server.app import Run, Silence
+    """Run an experiment inline; give the server's `ServerRun`."""
+    from server.app import ServerRun, Silence
 
     chosen = dataclasses.replace(chosen, out=str(directory) if directory else "")
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
-    made = Run(chosen, watcher or Silence())
+    made = ServerRun(chosen, watcher or Silence())
     with grid(chosen.clients) as nodes:
         made.start(nodes, resume=resume)
     return made

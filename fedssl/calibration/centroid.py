@@ -14,7 +14,7 @@ from fedssl.config import option
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import State, Update
 from fedssl.models.feature_cache import plain_features
-from fedssl.models.frozen import Split, trunk_layers
+from fedssl.models.frozen import CutNetwork, trunk_layers
 from fedssl.rng import Rng
 
 CENTROIDS = "centroids"
@@ -60,7 +60,7 @@ class Centroid(CalibrationHook):
 
     def summarise(self, model: torch.nn.Module, data: ClientData, rng: Rng) -> dict[str, torch.Tensor]:
         """Give local centroids (n, dim) in unit rows, and ids, means (k, dim) and counts of labelled classes."""
-        split, maps = Split(model, trunk_layers(model)), getattr(model, "maps", None)
+        split, maps = CutNetwork(model, trunk_layers(model)), getattr(model, "maps", None)
         pool = np.concatenate([data.labelled, data.unlabelled])
         if not len(pool):
             return {}

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fedssl.registry import Registry
 
+Ints = NDArray[np.int64]
+
 SEEN, LOCALLY_UNSEEN, GLOBALLY_UNSEEN, ABSENT = 0, 1, 2, -1
 """Kinds of a class: labelled somewhere; else held by every client, by some clients, by none."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
+from fedssl.data.base import Ints as Ints
 from fedssl.data.base import Samples
 from fedssl.data.cache import cache_directory
 
@@ -20,7 +21,6 @@ GREY = 114
 _IN_MEMORY = 1 << 30
 
 Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Picture = NDArray[np.uint8]
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedssl.data.base import SEEN
+from fedssl.data.base import SEEN, Ints
 from fedssl.metrics.open_world import matching
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _DIGITS = 4
 

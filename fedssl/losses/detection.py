@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-Parts = dict[str, "Tensor"]
+LossTerms = dict[str, "Tensor"]
 """The unweighted terms `box`, `class` and `objectness`, without graph."""
 SURE_OBJECTNESS = 0.99
 _BOX = 4
@@ -59,7 +59,7 @@ DEFAULT = LossSettings()
 
 def detection_loss(
     maps: Sequence[Tensor], targets: Targets, anchors: Float[Tensor, "3 3 2"], settings: LossSettings = DEFAULT
-) -> tuple[Float[Tensor, ""], Parts]:
+) -> tuple[Float[Tensor, ""], LossTerms]:
     """Give (loss, parts) of a detector's maps on labels: batch size times the weighted sum of three terms.
 
     Box and class terms are means over a level's matched outputs (0 without any), the objectness term over all of a
@@ -76,7 +76,7 @@ def pseudo_loss(
     tau1: float = 0.1,
     tau2: float = 0.6,
     settings: LossSettings = DEFAULT,
-) -> tuple[Float[Tensor, ""], Parts]:
+) -> tuple[Float[Tensor, ""], LossTerms]:
     """Give (loss, parts) of the student's maps on the teacher's boxes; 0, still with a graph, if there are none.
 
     Images of the batch without a box count as background. Source: Kim et al. 2023 (FedSTO), appendix H.1.
@@ -99,7 +99,7 @@ def pseudo_roles(objectness: Float[Tensor, " m"], score: Float[Tensor, " m"], ta
 
 def _loss(
     maps: Sequence[Tensor], targets: Targets, roles: Roles, anchors: Tensor, settings: LossSettings
-) -> tuple[Tensor, Parts]:
+) -> tuple[Tensor, LossTerms]:
     """Add the levels' terms."""
     levels = zip(maps, anchors, STRIDES, settings.balance, strict=True)
     terms = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fedssl.losses.detection import DEFAULT, LossSettings, Parts, detection_loss
+from fedssl.losses.detection import DEFAULT, LossSettings, LossTerms, detection_loss
 from fedssl.losses.supervised import cross_entropy
 from fedssl.models.detection.assign import Targets
 
@@ -43,7 +43,7 @@ def scene_loss(
     settings: LossSettings = DEFAULT,
     *,
     mosaic: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor, Parts]:
+) -> tuple[torch.Tensor, torch.Tensor, LossTerms]:
     """Give strong views of labelled scenes, the detector's loss on their boxes, and its terms."""
     batch = data.detection_batch(index, key, strong=True, mosaic=mosaic)
     targets = Targets(batch.boxes, batch.classes, batch.image_index)

@@ -22,7 +22,7 @@ from fedssl.losses.base import Counts
 from fedssl.losses.centroids import cluster_loss, hard_centroid_loss, soft_assignment, soft_centroid_loss
 from fedssl.losses.uncertainty import uncertainty_loss
 from fedssl.methods.base import register
-from fedssl.methods.orca import Local, Orca, Rows
+from fedssl.methods.orca import LocalTraining, Orca, Rows
 
 
 @dataclass
@@ -93,7 +93,7 @@ class FedoSSL(Orca):
         first = max(1, round(0.10 * num_rounds))
         return first, first + max(1, round(0.04 * num_rounds))
 
-    def context(self, run: Local, unlabelled: torch.Tensor, last: Predicted | None) -> Predicted:
+    def context(self, run: LocalTraining, unlabelled: torch.Tensor, last: Predicted | None) -> Predicted:
         """Give the predicted class counts: of all unlabelled samples at first, then of the last epoch's batches."""
         if last is not None:
             return Predicted(last.seen, torch.zeros_like(last.seen))
@@ -103,7 +103,7 @@ class FedoSSL(Orca):
             counts = torch.bincount(unlabelled.argmax(1).cpu(), minlength=num_classes)
         return Predicted(counts, torch.zeros_like(counts))
 
-    def extra_loss(self, rows: Rows, run: Local) -> tuple[torch.Tensor | None, Counts]:
+    def extra_loss(self, rows: Rows, run: LocalTraining) -> tuple[torch.Tensor | None, Counts]:
         """Give beta R + gamma L_cluster + gamma L_ce, as far as the round's stage has them."""
         p_ulb = rows.probability[0][rows.num_labelled :]
         predicted: Predicted = run.context

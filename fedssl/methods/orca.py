@@ -26,7 +26,7 @@ from fedssl.losses.supervised import cross_entropy
 from fedssl.losses.uncertainty import entropy_term, margin_logits
 from fedssl.methods.base import Method, register
 from fedssl.models.feature_cache import Maps, cached_maps, plain_features
-from fedssl.models.frozen import Split, is_top, trunk_layers
+from fedssl.models.frozen import CutNetwork, is_top, trunk_layers
 from fedssl.rng import Rng
 
 _LAYERS = "trunk_layers"
@@ -133,14 +133,14 @@ class Orca(Method):
         self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
     ) -> tuple[Update, Memory]:
         """Train E epochs (ORCA's loss and, in methods built on this, further terms)."""
-        split = Split(model, self.layers(model))
+        split = CutNetwork(model, self.layers(model))
         sent = [name for name in payload.state if self.sends(name, split.layers)]
         if not data.num_examples:
             return Update(data.client_id, 0, {name: payload.state[name] for name in sent}), memory
         model.load_state_dict(payload.state)
         optimizer = self.optimizer(split, memory, step)
         metrics: Counts = {}
-        run = Local(self, split, data, payload, step, self.maps(split, data, step), metrics)
+        run = LocalTraining(self, split, data, payload, step, self.maps(split, data, step), metrics)
         for epoch in range(self.epochs):
             run.epoch(optimizer, epoch)
         run.check()
@@ -148,7 +148,7 @@ class Orca(Method):
         state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in set(sent)}
         return Update(data.client_id, weight, state, metrics=metrics), self.remember(optimizer, memory)
 
-    def maps(self, split: Split, data: ClientData, step: Step) -> Maps | None:
+    def maps(self, split: CutNetwork, data: ClientData, step: Step) -> Maps | None:
         """Give the kept outputs of the frozen stages, if there are frozen stages and `cache_views` asks for them."""
         maps = None
         if self.cache_views and split.layers:
@@ -157,7 +157,7 @@ class Orca(Method):
         split.model.maps = maps  # type: ignore[assignment]
         return maps
 
-    def optimizer(self, split: Split, memory: Memory, step: Step) -> torch.optim.Optimizer:
+    def optimizer(self, split: CutNetwork, memory: Memory, step: Step) -> torch.optim.Optimizer:
         """Give SGD at this round's rate, with the client's own momentum if that is kept."""
         done = (step.round_ - 1) / step.num_rounds
         factor = next((f for share, f in _RATES if done >= share), 1.0) if self.schedule == "steps" else 1.0
@@ -181,23 +181,23 @@ class Orca(Method):
         buffers = {i: optimizer.state[p].get("momentum_buffer") for i, p in enumerate(parameters)}
         return {**memory, **{f"{_MOMENTUM}{i}": b.detach().cpu().clone() for i, b in buffers.items() if b is not None}}
 
-    def context(self, run: Local, unlabelled: torch.Tensor, last: Any) -> Any:
+    def context(self, run: LocalTraining, unlabelled: torch.Tensor, last: Any) -> Any:
         """Give what `extra_loss` needs for an epoch, from logits of all unlabelled samples and the last epoch's."""
         del run, unlabelled, last
 
-    def extra_loss(self, rows: Rows, run: Local) -> tuple[torch.Tensor | None, Counts]:
+    def extra_loss(self, rows: Rows, run: LocalTraining) -> tuple[torch.Tensor | None, Counts]:
         """Give further terms of the loss, None without any, and their values."""
         del rows, run
         return None, {}
 
 
-class Local:
+class LocalTraining:
     """One client's training in one round."""
 
     def __init__(
         self,
         method: Orca,
-        split: Split,
+        split: CutNetwork,
         data: ClientData,
         payload: Payload,
         step: Step,

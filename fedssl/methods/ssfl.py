@@ -32,7 +32,7 @@ from fedssl.models.ema import ema_alpha, update_ema
 from fedssl.progress import report_progress
 from fedssl.rng import Rng
 from fedssl.training import detector as steps
-from fedssl.training.detector import EVERYTHING, Local, Phase, Supervised
+from fedssl.training.detector import EVERYTHING, LocalModels, Phase, Supervised
 from fedssl.training.steps import check_server_data, snapshot
 from fedssl.training.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 
@@ -207,7 +207,7 @@ class SSFL(Method):
         decay = self.ema_alpha or ema_alpha(math.ceil(len(pool) / self.batch_size))
         followers = [(teacher, decay)] if self.labeller == "ema" else []
         followers += [(average, self.client_average)] if average is not model else []
-        local, counts = Local(model, teacher, followers), Counts()
+        local, counts = LocalModels(model, teacher, followers), Counts()
         with steps.frozen(model, phase.frozen):
             optimizer = steps.sgd(model, self.lr, self.momentum, self.weight_decay)
             for epoch in range(self.epochs):
@@ -222,7 +222,7 @@ class SSFL(Method):
 
     def _epoch(
         self,
-        local: Local,
+        local: LocalModels,
         data: ClientData,
         parts: Sequence[NDArray[np.int64]],
         optimizer: torch.optim.Optimizer,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedssl.data.base import Ints
+
 if TYPE_CHECKING:
     import torch
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 IOU_THRESHOLDS = (0.5, 0.75)

@@ -18,7 +18,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, intact, replace_whole, seal
 from fedssl.data.views.client_data import ClientData
 from fedssl.models.base import Outputs
-from fedssl.models.frozen import Split, is_top
+from fedssl.models.frozen import CutNetwork, is_top
 from fedssl.runtime import precision_of
 
 PLAIN = 0
@@ -30,7 +30,7 @@ _ARRAY, _SEAL = "maps.npy", "seal.json"
 
 
 def plain_features(
-    split: Split, data: ClientData, index: NDArray[np.int64], maps: Maps | None, *, batch_norm: str = "running"
+    split: CutNetwork, data: ClientData, index: NDArray[np.int64], maps: Maps | None, *, batch_norm: str = "running"
 ) -> Outputs:
     """Give features and logits of samples without augmentation, float32; the model's buffers stay as they were.
 
@@ -63,7 +63,7 @@ class Maps:
         return made.permute(0, 3, 1, 2).to(self.device)
 
 
-def cached_maps(split: Split, data: ClientData, keys: Sequence[int]) -> Maps:
+def cached_maps(split: CutNetwork, data: ClientData, keys: Sequence[int]) -> Maps:
     """Give the plain view and one augmented view a key, for all training samples, from the cache or made now.
 
     Exact while the trunk is fixed: computed in batches of one order, so every worker reads the same bits.
@@ -95,7 +95,7 @@ def _open(folder: Path) -> NDArray[np.generic] | None:
         return None
 
 
-def _write(folder: Path, split: Split, data: ClientData, keys: Sequence[int]) -> None:
+def _write(folder: Path, split: CutNetwork, data: ClientData, keys: Sequence[int]) -> None:
     """Write view after view through plain files: a memory map on a full disk would kill the process."""
     folder.mkdir()
     count = len(data.dataset.train)

@@ -11,7 +11,7 @@ from fedssl.runtime import as_float32, autocast, precision_of
 
 
 @dataclass(frozen=True)
-class Split:
+class CutNetwork:
     """A network cut in two: `trunk` is fixed and needs no graph, `top` (with the head) trains."""
 
     model: torch.nn.Module

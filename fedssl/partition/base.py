@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedssl.config import ConfigError, option
+from fedssl.data.base import Ints as Ints
 from fedssl.registry import Registry
 from fedssl.rng import Rng
-
-Ints = NDArray[np.int64]
 
 
 @dataclass

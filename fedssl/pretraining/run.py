@@ -31,7 +31,7 @@ _SHORT = Pretraining(
 )
 """For few epochs on few images: many small steps; chosen on `fashion_small` by neighbours within its training split."""
 
-Watcher = Callable[[dict[str, float]], None]
+OnEpoch = Callable[[dict[str, float]], None]
 """Told of each epoch: epoch, loss, seconds, and knn_accuracy where it was scored."""
 
 
@@ -45,7 +45,7 @@ def description_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
-def pretrain(todo: Plan, out: Path, watcher: Watcher) -> dict[str, Any]:
+def pretrain(todo: Plan, out: Path, watcher: OnEpoch) -> dict[str, Any]:
     """Train or go on from the checkpoint beside `out`; write weights and description, and give the latter.
 
     The same plan gives the same bits, stopped or not, with the same number of threads. Raises ConfigError, OSError.
@@ -106,7 +106,7 @@ def threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def fix_weights(experiment: Experiment, begin: Callable[[str], None], watcher: Watcher) -> Experiment:
+def fix_weights(experiment: Experiment, begin: Callable[[str], None], watcher: OnEpoch) -> Experiment:
     """Give the experiment with the path and hash of its starting weights, pre-trained now for `model.weights=auto`.
 
     `begin` is told, in one line, of a pre-training that is not in the cache. Raises ConfigError, OSError.
@@ -119,7 +119,7 @@ def fix_weights(experiment: Experiment, begin: Callable[[str], None], watcher: W
     return replace(experiment, model={**experiment.model, "weights": str(path), "weights_sha256": known})
 
 
-def _cached(experiment: Experiment, begin: Callable[[str], None], watcher: Watcher) -> Path:
+def _cached(experiment: Experiment, begin: Callable[[str], None], watcher: OnEpoch) -> Path:
     epochs = int(experiment.model["pretrain_epochs"])
     todo = plan(experiment, replace(_SHORT, epochs=epochs))
     path = cache_directory() / f"weights-{sha256(todo.identity())}.safetensors"

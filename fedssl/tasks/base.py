@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.data.base import Dataset, Samples
+from fedssl.data.base import Ints as Ints
 from fedssl.data.views.modality import model_input
 from fedssl.metrics.by_client import by_client
 from fedssl.registry import Registry
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 Logits = NDArray[np.float32]
-Ints = NDArray[np.int64]
 Kinds = NDArray[np.int8]
 Answers: TypeAlias = Any
 """What a model says of some samples, in their order: logits where a task has them, else as the task documents."""

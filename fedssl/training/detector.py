@@ -35,7 +35,7 @@ class Phase(NamedTuple):
 EVERYTHING = Phase()
 
 
-class Local(NamedTuple):
+class LocalModels(NamedTuple):
     """A client's models in a round: the one that trains, the labeller, and what follows each step, with its decay."""
 
     model: torch.nn.Module

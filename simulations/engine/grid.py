@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from safetensors.torch import load_file, save_file
 
-from clients import memory as own
+from clients import memory as client_memory
 from fedssl.federation import Memory
 from simulations.engine import internals
 
@@ -118,14 +118,14 @@ class LocalGrid(Grid):
 
     def memories(self) -> dict[int, Memory]:
         """Give the memory of every client that has one."""
-        return {client_id: own.read(state) for client_id, state in self._states.items()}
+        return {client_id: client_memory.read(state) for client_id, state in self._states.items()}
 
     def restore_memories(self, memories: dict[int, Memory]) -> None:
         """Replace all clients' memories."""
         self._states.clear()
         for client_id, memory in memories.items():
             state = RecordDict()
-            own.write(state, memory)
+            client_memory.write(state, memory)
             self._states.put(client_id, state)
 
 
@@ -173,7 +173,7 @@ class StateStore:
 
     def _spill(self, client_id: int) -> None:
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fedssl-memory-")
-        memory = own.read(self._held.pop(client_id))
+        memory = client_memory.read(self._held.pop(client_id))
         self._sizes.pop(client_id)
         tensors = {name: value for name, value in memory.items() if hasattr(value, "numpy")}
         values = {name: value for name, value in memory.items() if name not in tensors}
@@ -188,7 +188,7 @@ class StateStore:
         with safe_open(path, "pt") as file:
             values: dict[str, Any] = json.loads(file.metadata()["values"])
         state = RecordDict()
-        own.write(state, {**{k: t.clone() for k, t in load_file(path).items()}, **values})
+        client_memory.write(state, {**{k: t.clone() for k, t in load_file(path).items()}, **values})
         return state
 
 

@@ -22,7 +22,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "speed_table", module)
     spec.loader.exec_module(module)
-    cells = [module.Cell("G1", "one", ["ours"], ["theirs"], 4, 6), module.Cell("G3", "two", ["ours"], ["no"], 1, 2)]
+    cells = [
+        module.Comparison("G1", "one", ["ours"], ["theirs"], 4, 6),
+        module.Comparison("G3", "two", ["ours"], ["no"], 1, 2),
+    ]
     monkeypatch.setattr(module, "cells", lambda folder: cells)
     return module
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedssl.models.base import MODELS, Outputs
 from fedssl.models.build import build_model
-from fedssl.models.frozen import Split
+from fedssl.models.frozen import CutNetwork
 from fedssl.rng import Rng
 from fedssl.runtime import precision_of, use_precision
 
@@ -90,7 +90,7 @@ def test_a_copy_runs_at_the_precision_of_its_original_on_its_own_weights():
 def test_a_network_cut_in_two_runs_both_parts_in_bf16():
     model = network(width=4)
     use_precision(model, "bf16")
-    split = Split(model, model.trunk_layers)  # type: ignore[arg-type]
+    split = CutNetwork(model, model.trunk_layers)  # type: ignore[arg-type]
     maps = split.trunk(images())
     assert maps.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in split.top(maps)} == {torch.float32}

@@ -10,7 +10,7 @@ import torch
 import toys
 
 from clients.app import _scores
-from fedssl.assembly import Parts
+from fedssl.assembly import Components
 from fedssl.calibration.base import CALIBRATIONS
 from fedssl.data.base import SOURCES
 from fedssl.federation import ServerState
@@ -60,8 +60,8 @@ def held():
     return dataset, make_split(dataset, partition, labels, 3, 0.2, seed=0)
 
 
-def parts() -> Parts:
-    return Parts(
+def parts() -> Components:
+    return Components(
         METHODS.create({"name": "toy"}),
         TASKS.create({"name": "detection"}),
         CALIBRATIONS.create({"name": "none"}),

@@ -12,10 +12,10 @@ import toys
 
 from fedssl.config import Experiment
 from fedssl.federation import ServerState
-from server.app import Run
+from server.app import ServerRun
 
 
-def run_of(**fields: Any) -> tuple[Experiment, Run]:
+def run_of(**fields: Any) -> tuple[Experiment, ServerRun]:
     chosen = toys.experiment(partition={"name": "dirichlet", "alpha": 0.3}, **fields)
     return chosen, toys.begun(chosen)
 

@@ -16,7 +16,7 @@ from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.rng import Rng
-from server.app import Run, Silence
+from server.app import ServerRun, Silence
 
 
 @CALIBRATIONS.register("probe")
@@ -94,7 +94,7 @@ def test_a_resumed_run_makes_no_first_state(tmp_path: Path):
 
 
 def test_a_run_that_has_not_begun_has_no_state():
-    run = Run(toys.experiment(method={"name": "warm"}), Silence())
+    run = ServerRun(toys.experiment(method={"name": "warm"}), Silence())
     assert (Warm.begun, run.strategy.server.model) == ([], {})
     run.begin()
     assert list(run.strategy.server.model) == list(run.model.state_dict())

@@ -249,7 +249,7 @@ def test_changed_files_with_the_same_split_are_told(tmp_path: Path, monkeypatch:
     stop_at(1, toys.experiment(), tmp_path / "cut")
     watcher, opened = Listener(), app.opened
     monkeypatch.setattr(app, "opened", lambda *given: replace(opened(*given), key="other"))
-    run = app.Run(toys.experiment(out=str(tmp_path / "cut")), watcher)
+    run = app.ServerRun(toys.experiment(out=str(tmp_path / "cut")), watcher)
     with toys.grid(4) as grid:
         run.start(grid, resume=True)
     assert watcher.lines == ["files of the data have changed since the run began; the split is the same"]
@@ -263,10 +263,10 @@ def test_a_long_traceback_is_kept_whole(tmp_path: Path):
 
 
 def test_a_grid_that_cannot_hold_memory_refuses_to_resume_a_run_with_memory(tmp_path: Path):
-    from server.app import Run, Silence
+    from server.app import ServerRun, Silence
 
     stop_at(2, toys.experiment(), tmp_path / "cut")
-    run = Run(toys.experiment(out=str(tmp_path / "cut")), Silence())
+    run = ServerRun(toys.experiment(out=str(tmp_path / "cut")), Silence())
     with pytest.raises(CheckpointError, match="cannot put back the memory of 4 clients"):
         run.start(object(), resume=True)  # type: ignore[arg-type]
 
@@ -299,13 +299,13 @@ class Listener(toys_silence()):  # type: ignore[misc]
 
 def run_out_of_reach(chosen: Experiment, directory: Path, deaf: int = 4) -> list[str]:
     """Run on a grid without memories where only the first `deaf` clients tell their hash; give the warnings."""
-    from server.app import Run
+    from server.app import ServerRun
 
     directory.mkdir()
     watcher = Listener()
     with toys.grid(4) as grid:
         nodes: Any = OutOfReach(grid, deaf)
-        Run(replace(chosen, out=str(directory)), watcher).start(nodes, resume=False)
+        ServerRun(replace(chosen, out=str(directory)), watcher).start(nodes, resume=False)
     return watcher.lines
 
 

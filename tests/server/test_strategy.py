@@ -17,7 +17,7 @@ from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.wire import encode
-from server.app import Run
+from server.app import ServerRun
 from server.round import Round
 from server.strategy import RoundFailed
 
@@ -33,10 +33,10 @@ REFUSALS = {
 }
 
 
-def watched(chosen: Experiment, spoil: Any = None) -> tuple[Run, list[Round]]:
+def watched(chosen: Experiment, spoil: Any = None) -> tuple[ServerRun, list[Round]]:
     """Run an experiment inline and note its rounds; `spoil` may change what the clients reply."""
     rounds: list[Round] = []
-    run: Run = toys.begun(chosen)
+    run: ServerRun = toys.begun(chosen)
     with toys.grid(chosen.clients) as grid:
         if spoil is not None:
             send = grid.send_and_receive
@@ -181,14 +181,14 @@ def test_train_metrics_are_means_by_count_and_bytes_are_those_of_the_tensors():
         assert (round_.traffic.up, round_.traffic.down) == (4 * size, 4 * size)
 
 
-def score_replies(run: Run, scores: dict[int, MetricRecord]) -> list[Message]:
+def score_replies(run: ServerRun, scores: dict[int, MetricRecord]) -> list[Message]:
     run.strategy.nodes = {client: client + 2 for client in range(4)}
     run.strategy.clients = {node: client for client, node in run.strategy.nodes.items()}
     return [toys.reply_with(RecordDict({"test": record}), client, "evaluate") for client, record in scores.items()]
 
 
 def test_personal_scores_are_plain_means_and_nan_is_no_score():
-    run: Run = toys.begun(toys.experiment())
+    run: ServerRun = toys.begun(toys.experiment())
     run.strategy.current = Round(1, [0, 1, 2, 3])
     scores = {
         2: MetricRecord({"accuracy": 0.5, "ece": 0.25, "num_examples": 100}),
@@ -265,7 +265,7 @@ def test_clients_that_share_nothing_keep_what_they_do_not_train_too():
 
 
 def test_an_encoded_update_of_another_client_is_refused():
-    run: Run = toys.begun(toys.experiment())
+    run: ServerRun = toys.begun(toys.experiment())
 
     def spoil(replies: list[Message]) -> list[Message]:
         update = Update(2, 5, run.strategy.server.model)

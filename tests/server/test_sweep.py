@@ -17,7 +17,7 @@ from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal, PersonalizationHook
-from server.app import Run, Silence
+from server.app import ServerRun, Silence
 from server.round import Round
 
 NOBODY = -2
@@ -100,7 +100,7 @@ def chosen(name: str = "sweeper", **fields: Any) -> Experiment:
     return toys.experiment(**{"method": {"name": name}, **given})
 
 
-def observed(experiment: Experiment) -> tuple[Run, list[Round], dict[int, Memory], list[State]]:
+def observed(experiment: Experiment) -> tuple[ServerRun, list[Round], dict[int, Memory], list[State]]:
     """Run inline; give the rounds, the memories, and the strategy's state after each round."""
     SEEN.clear()
     run, rounds, states = toys.begun(experiment), [], []

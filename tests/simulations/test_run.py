@@ -153,10 +153,10 @@ def test_an_experiment_runs_as_its_overrides_do(whole: Result, tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["auto", "bf16"])
 def test_workers_are_warmed_with_the_experiment_that_messages_carry(precision: str, tmp_path: Path) -> None:
-    from server.app import Run, Silence
+    from server.app import ServerRun, Silence
 
     experiment = compose_experiment(small(tmp_path / "run", f"precision={precision}"))
-    assert for_workers(experiment) == Run(experiment, Silence()).strategy.wire["json"]
+    assert for_workers(experiment) == ServerRun(experiment, Silence()).strategy.wire["json"]
 
 
 @pytest.mark.parametrize(("after", "at_answer", "rounds"), [(2, 0, 2), (0, 8, 2), (1, 0, 1), (0, 2, 0)])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
+from fedssl.data.base import Ints as Ints
 from fedssl.data.views.modality import BOUND
 
-Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _VERSION = 2
 

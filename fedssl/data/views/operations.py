@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedssl.data.base import Ints
 from fedssl.data.views.draws import below, between
 
 Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
 Draws = NDArray[np.uint64]
 
 OPERATIONS = (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from clients import memory as own
+from clients import memory as client_memory
 from fedssl.data.base import Indices
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, State, Step, Update
@@ -201,8 +201,8 @@ def test_update_payload_and_memory_survive_the_wire(name: str, held: str, client
         }
         assert same(decode(type(sent), plain, lambda _, record: tensors_of(record)), sent)
     state = RecordDict()
-    own.write(state, trial.memory)
-    assert own.digest(own.read(state)) == own.digest(trial.memory)
+    client_memory.write(state, trial.memory)
+    assert client_memory.digest(client_memory.read(state)) == client_memory.digest(trial.memory)
 
 
 @every_method

@@ -136,9 +136,9 @@ def test_a_loss_that_is_not_finite_leaves_the_client_out(client: MakeClient, mon
 
 
 def test_the_learning_rate_falls_at_seven_and_nine_tenths(client: MakeClient):
-    from fedssl.models.frozen import Split
+    from fedssl.models.frozen import CutNetwork
 
-    method, split = make("orca"), Split(make_model(), 0)
+    method, split = make("orca"), CutNetwork(make_model(), 0)
 
     def rate(round_: int) -> float:
         step = Step("train", round_, 10, "train", Rng(0))
@@ -149,11 +149,11 @@ def test_the_learning_rate_falls_at_seven_and_nine_tenths(client: MakeClient):
 
 def test_kept_views_are_those_made_anew(client: MakeClient, tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
-    from fedssl.models.frozen import Split, trunk_layers
+    from fedssl.models.frozen import CutNetwork, trunk_layers
 
     data, method = client(6, 12), make("orca", cache_views=2)
     model = make_model()
-    split = Split(model, trunk_layers(model))
+    split = CutNetwork(model, trunk_layers(model))
     maps = method.maps(split, data, Step("train", 1, 1, "train", Rng(0, 1, 1)))
     keys = [Rng(0).key("kept views", view) for view in range(2)]
     # In the batch that they were made in: the last bits may depend on it.
@@ -169,7 +169,7 @@ def test_damaged_kept_views_are_made_again(client: MakeClient, tmp_path, monkeyp
     monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path))
     from fedssl.models import feature_cache, frozen
 
-    data, split = client(6, 12), frozen.Split(make_model(), frozen.trunk_layers(make_model()))
+    data, split = client(6, 12), frozen.CutNetwork(make_model(), frozen.trunk_layers(make_model()))
     good = feature_cache.cached_maps(split, data, [5])(1, data.unlabelled)
     (file,) = tmp_path.glob("maps-*/maps.npy")
     whole = file.read_bytes()
@@ -204,10 +204,10 @@ def test_views_that_cannot_be_kept_are_refused(options: dict[str, Any]):
 
 def test_features_by_batch_statistics_leave_the_buffers(client: MakeClient):
     from fedssl.models.feature_cache import plain_features
-    from fedssl.models.frozen import Split, trunk_layers
+    from fedssl.models.frozen import CutNetwork, trunk_layers
 
     model, data = make_model(), client(6, 12)
-    split, before = Split(model, trunk_layers(model)), {k: t.clone() for k, t in model.state_dict().items()}
+    split, before = CutNetwork(model, trunk_layers(model)), {k: t.clone() for k, t in model.state_dict().items()}
     running = plain_features(split, data, data.unlabelled, None).features
     batch = plain_features(split, data, data.unlabelled, None, batch_norm="batch").features
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

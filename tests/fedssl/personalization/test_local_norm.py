@@ -52,9 +52,9 @@ def test_what_a_client_keeps_never_leaves_and_differs():
         clients=2,
         rounds=2,
     )
-    from server.app import Run, Silence
+    from server.app import ServerRun, Silence
 
-    made = Run(chosen, Silence())
+    made = ServerRun(chosen, Silence())
     kept = {name for name in made.model.state_dict() if made.parts.personalization.keeps(name)}
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     with toys.grid(2) as nodes:
