@@ -19,6 +19,7 @@ from fedssl.methods.base import METHODS
 from simulations.cli import commands
 from simulations.compose import compose_experiment, expand
 from simulations.listing import GROUPS
+from simulations.run import simulate
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -157,3 +158,12 @@ def test_run_config_refuses_in_one_line(word: str, told: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"run_config: {told}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_first_examples_visibly_learn(number: int, tmp_path: Path) -> None:
+    lines = [line for text in blocks(ROOT / "README.md", "bash") for line in text.splitlines()]
+    words = shlex.split([line for line in lines if line.startswith("fedssl run method=f")][number])
+    result = simulate([*words[2:], "engine=inline", f"out={tmp_path / 'run'}"])
+    assert result.summary["final"]["accuracy"] > 0.5
