@@ -21,7 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("study", "method", "variant", "setting", "seed", "split", "round", "metric", "value")
-_TRANSDUCTIVE = "transductive"
+_SPLITS = ("transductive", "val")
+"""Splits that a metric's name begins with where it is not of the test split."""
 Score = tuple[str, str, float]
 """Round (`last` or `best`), metric and value."""
 
@@ -71,9 +72,9 @@ def run(cell: Cell, study: str, scores: Callable[[Cell, dict[str, Any]], list[Sc
     shared = {"study": study, "method": cell.method, "variant": cell.variant, "setting": cell.setting}
     rows = []
     for round_, name, value in found:
-        split = _TRANSDUCTIVE if name.startswith(f"{_TRANSDUCTIVE}_") else "test"
+        split = next((split for split in _SPLITS if name.startswith(f"{split}_")), "test")
         place = {"seed": cell.seed, "split": split, "round": round_}
-        rows.append({**shared, **place, "metric": name.removeprefix(f"{_TRANSDUCTIVE}_"), "value": value})
+        rows.append({**shared, **place, "metric": name.removeprefix(f"{split}_"), "value": value})
     return rows
 
 
