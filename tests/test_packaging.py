@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -67,6 +69,16 @@ def test_every_module_of_fedssl_stands_in_one_layer() -> None:
     (layers,) = (one["layers"] for one in contracts if one["name"].startswith("inside fedssl"))
     named = sorted(name for layer in layers for name in layer.split(" | "))
     assert named == sorted(f"fedssl.{module.name}" for module in pkgutil.iter_modules([str(ROOT / "fedssl")]))
+
+
+def test_a_class_name_names_one_thing() -> None:
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    classes = [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    # A registered class is called as its choice: `aggregation=fedavg` and `method=fedavg` are both FedAvg.
+    registered = [node for node in classes if any("register" in ast.unparse(one) for one in node.decorator_list)]
+    others = Counter(node.name for node in classes if node not in registered and not node.name.startswith("_"))
+    others.update({node.name for node in registered})
+    assert [name for name, count in others.items() if count > 1] == []
 
 
 @pytest.mark.slow

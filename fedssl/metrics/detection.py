@@ -22,7 +22,7 @@ MAX_BOXES = 300
 
 
 @dataclass(frozen=True)
-class Boxes:
+class FlatBoxes:
     """Boxes of n pictures, flat: picture i has the rows `offsets[i]:offsets[i + 1]`.
 
     `xyxy` float32 (m, 4) is left, top, right, bottom in pixels; `label` int64 (m,) the class; `offsets` int64 (n + 1,);
@@ -38,12 +38,12 @@ class Boxes:
         return len(self.offsets) - 1
 
     @classmethod
-    def true(cls, xyxy: Floats, label: Ints, offsets: Ints) -> Boxes:
+    def true(cls, xyxy: Floats, label: Ints, offsets: Ints) -> FlatBoxes:
         """Give true boxes."""
         return cls(xyxy, label, offsets, np.ones(len(label), np.float32))
 
     @classmethod
-    def join(cls, parts: Sequence[Boxes]) -> Boxes:
+    def join(cls, parts: Sequence[FlatBoxes]) -> FlatBoxes:
         """Give the boxes of all parts' pictures, in order; no pictures for no parts."""
         if not parts:
             return cls.true(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(1, np.int64))
@@ -55,21 +55,21 @@ class Boxes:
             np.concatenate([part.score for part in parts]),
         )
 
-    def take(self, index: Ints) -> Boxes:
+    def take(self, index: Ints) -> FlatBoxes:
         """Give the boxes of some pictures, in the order of `index`."""
         counts = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][index] - offsets[:-1], counts)
-        return Boxes(self.xyxy[rows], self.label[rows], offsets, self.score[rows])
+        return FlatBoxes(self.xyxy[rows], self.label[rows], offsets, self.score[rows])
 
-    def above(self, score: float) -> Boxes:
+    def above(self, score: float) -> FlatBoxes:
         """Give the boxes whose score is at least this."""
         kept = self.score >= score
         before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        return Boxes(self.xyxy[kept], self.label[kept], before[self.offsets], self.score[kept])
+        return FlatBoxes(self.xyxy[kept], self.label[kept], before[self.offsets], self.score[kept])
 
 
-def average_precision(found: Boxes, true: Boxes, num_classes: int) -> NDArray[np.float64]:
+def average_precision(found: FlatBoxes, true: FlatBoxes, num_classes: int) -> NDArray[np.float64]:
     """Give AP by IoU threshold and class, (2, classes), at IoU 0.5 and 0.75: interpolated at 101 recalls, as COCO's.
 
     NaN for a class without true boxes, 0 for one that was never found. `found` and `true` are of the same pictures.
@@ -101,7 +101,7 @@ def mean_over(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _by_picture(boxes: Boxes, *, scored: bool) -> list[dict[str, torch.Tensor]]:
+def _by_picture(boxes: FlatBoxes, *, scored: bool) -> list[dict[str, torch.Tensor]]:
     import torch
 
     sizes = np.diff(boxes.offsets).tolist()

@@ -23,7 +23,7 @@ from fedssl.config import ConfigError
 from fedssl.data.boxes import Letterbox
 from fedssl.data.views.modality import model_input
 from fedssl.files import write_atomically
-from fedssl.metrics.detection import Boxes
+from fedssl.metrics.detection import FlatBoxes
 from fedssl.palette import PALETTE
 from fedssl.predict.images import image_files, open_image, read_npz
 from fedssl.predict.model_file import Meta
@@ -46,15 +46,15 @@ class BoxPredictor:
     model: torch.nn.Module
     meta: Meta
 
-    def __call__(self, pictures: Sequence[Picture], score: float = SCORE) -> Boxes:
+    def __call__(self, pictures: Sequence[Picture], score: float = SCORE) -> FlatBoxes:
         """Give the boxes of pictures uint8 (height, width, 3), in their own pixels, of at least this confidence.
 
         Raises ConfigError for any other kind of pictures.
         """
         parts = [self._found(pictures[i : i + _BATCH], score) for i in range(0, len(pictures), _BATCH)]
-        return Boxes.join(parts)
+        return FlatBoxes.join(parts)
 
-    def _found(self, pictures: Sequence[Picture], score: float) -> Boxes:
+    def _found(self, pictures: Sequence[Picture], score: float) -> FlatBoxes:
         import torch
 
         from fedssl.tasks.detection import found
@@ -70,7 +70,7 @@ class BoxPredictor:
         with torch.no_grad():
             boxes = found(self.model, x).above(score)
         owner = np.repeat(np.arange(len(frames)), np.diff(boxes.offsets))
-        return Boxes(_unframed(boxes.xyxy, owner, frames), boxes.label, boxes.offsets, boxes.score)
+        return FlatBoxes(_unframed(boxes.xyxy, owner, frames), boxes.label, boxes.offsets, boxes.score)
 
 
 def _check(picture: Any) -> Picture:
@@ -144,7 +144,7 @@ def _targets(data: Path, drawn: Path, names: Sequence[str]) -> list[Path]:
     return targets
 
 
-def _rows(names: Sequence[str], boxes: Boxes, class_names: Sequence[str]) -> Iterable[list[Any]]:
+def _rows(names: Sequence[str], boxes: FlatBoxes, class_names: Sequence[str]) -> Iterable[list[Any]]:
     for place, name in enumerate(names):
         for row in range(boxes.offsets[place], boxes.offsets[place + 1]):
             label = int(boxes.label[row])
@@ -152,7 +152,7 @@ def _rows(names: Sequence[str], boxes: Boxes, class_names: Sequence[str]) -> Ite
             yield [name, label, class_names[label], f"{boxes.score[row]:.6f}", *sides]
 
 
-def draw(picture: Picture, boxes: Boxes, class_names: Sequence[str]) -> Image.Image:
+def draw(picture: Picture, boxes: FlatBoxes, class_names: Sequence[str]) -> Image.Image:
     """Draw the boxes of one picture into it, the surest on top, each with its class and confidence."""
     from PIL import Image, ImageDraw, ImageFont
 

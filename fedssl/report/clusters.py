@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from fedssl.report.open_world import OpenWorld
+    from fedssl.report.open_world import OpenWorldResult
 
 
-def confusion_figure(world: OpenWorld) -> Figure | None:
+def confusion_figure(world: OpenWorldResult) -> Figure | None:
     """Draw the shares of each true class that are predicted as each matched class; None without samples."""
     import numpy as np
 
@@ -58,7 +58,7 @@ def _write_shares(ax: Axes, shares: NDArray[np.float64]) -> None:
                 ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
 
 
-def _name_kinds(ax: Axes, world: OpenWorld) -> None:
+def _name_kinds(ax: Axes, world: OpenWorldResult) -> None:
     edges = [0, *world.bounds(), len(world.order)]
     for start, end in pairwise(edges):
         kind = world.kinds[world.order[start]]
@@ -77,7 +77,7 @@ def _name_kinds(ax: Axes, world: OpenWorld) -> None:
         )
 
 
-def features_figure(world: OpenWorld) -> Figure | None:
+def features_figure(world: OpenWorldResult) -> Figure | None:
     """Draw test samples, and the global centroids if there are any, on the plane of `open_world.json`."""
     points = _columns(world.picture.get("points"), len(world.classes))
     if points is None:
@@ -106,7 +106,7 @@ def features_figure(world: OpenWorld) -> Figure | None:
     return figure
 
 
-def class_marks(world: OpenWorld) -> dict[int, tuple[str, str, str]]:
+def class_marks(world: OpenWorldResult) -> dict[int, tuple[str, str, str]]:
     """Give colour, marker and legend name by class: markers tell kinds, colours classes if they are few."""
     found = {}
     many = len(world.classes) > 2 * len(PALETTE)
@@ -132,7 +132,9 @@ def _columns(
     return (x, y, class_) if fits else None
 
 
-def _stars(ax: Axes, centroids: tuple[Any, Any, Any], world: OpenWorld, marks: dict[int, tuple[str, str, str]]) -> None:
+def _stars(
+    ax: Axes, centroids: tuple[Any, Any, Any], world: OpenWorldResult, marks: dict[int, tuple[str, str, str]]
+) -> None:
     import numpy as np
     from matplotlib.patheffects import withStroke
 

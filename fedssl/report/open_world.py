@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from fedssl.report.split import Split
+    from fedssl.report.split import SplitCounts
 
 KINDS = (
     (0, "seen", BLUE, "o"),
@@ -48,7 +48,7 @@ LINES = (
 
 
 @dataclass(frozen=True)
-class OpenWorld:
+class OpenWorldResult:
     """What `open_world.json` says: `confusion` counts (true class, matched class), `named` gives a class by id."""
 
     classes: tuple[str, ...]
@@ -72,7 +72,7 @@ class OpenWorld:
         return [plain(self.classes[c], limit) for c in self.order]
 
 
-def open_world_of(values: Record) -> OpenWorld | None:
+def open_world_of(values: Record) -> OpenWorldResult | None:
     """Give the content of an `open_world.json`; None if there is none or it does not fit together."""
     import numpy as np
 
@@ -85,7 +85,7 @@ def open_world_of(values: Record) -> OpenWorld | None:
     fits = (kinds.shape, named.shape, confusion.shape) == ((n,), (n,), (n, n)) and n > 0
     if not fits or sorted(named) != list(range(n)) or not set(kinds) <= {kind for kind, *_ in KINDS}:
         return None
-    return OpenWorld(classes, kinds, named, confusion, values)
+    return OpenWorldResult(classes, kinds, named, confusion, values)
 
 
 def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
@@ -120,7 +120,9 @@ def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
     return figure
 
 
-def shares_figure(table: pd.DataFrame, records: list[Record], held: Split, world: OpenWorld) -> Figure | None:
+def shares_figure(
+    table: pd.DataFrame, records: list[Record], held: SplitCounts, world: OpenWorldResult
+) -> Figure | None:
     """Draw which classes are predicted on unlabelled samples by round, beside the true shares; None without any.
 
     A round's shares are of the clients that trained in it. Seen ids are themselves; the others have the names that
@@ -143,7 +145,7 @@ def shares_figure(table: pd.DataFrame, records: list[Record], held: Split, world
 
 
 def _sums(
-    ax: Axes, rounds: list[int], predicted: NDArray[np.float64], true: NDArray[np.float64], world: OpenWorld
+    ax: Axes, rounds: list[int], predicted: NDArray[np.float64], true: NDArray[np.float64], world: OpenWorldResult
 ) -> None:
     for place, (kind, name, color, marker) in enumerate(KINDS):
         mine = world.kinds == kind
@@ -160,7 +162,7 @@ def _sums(
 
 
 def shares(
-    table: pd.DataFrame, records: list[Record], held: Split, world: OpenWorld
+    table: pd.DataFrame, records: list[Record], held: SplitCounts, world: OpenWorldResult
 ) -> tuple[list[int], NDArray[np.float64], NDArray[np.float64]] | None:
     """Give rounds, and predicted and true shares (rounds, classes) of unlabelled samples; None without any."""
     import numpy as np
@@ -186,7 +188,7 @@ def _trained(record: Record, num_clients: int) -> list[int]:
     return [c for c in everyone if c not in failed and (cohort is None or c in cohort)]
 
 
-def _gaps(ax: Axes, rounds: list[int], points: NDArray[np.float64], world: OpenWorld) -> None:
+def _gaps(ax: Axes, rounds: list[int], points: NDArray[np.float64], world: OpenWorldResult) -> None:
     import numpy as np
 
     top = max(5.0, float(np.abs(points).max()))

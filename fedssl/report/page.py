@@ -163,7 +163,7 @@ def _spread(result: tables.Outcome) -> dict[str, float]:
     return {name: result.spread[name] for name in names if name in result.spread}
 
 
-def _figures(run: Run, result: tables.Outcome, held: split.Split | None) -> list[Shown]:
+def _figures(run: Run, result: tables.Outcome, held: split.SplitCounts | None) -> list[Shown]:
     table, clients = rounds_table(run.records), clients_table(run)
     best = int(result.best["round"]) if "round" in result.best else None
     world = open_world.open_world_of(run.open_world)

@@ -24,7 +24,7 @@ _BESIDE_SERVER = 0.05
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitCounts:
     """Samples by client and class: int64 (clients, classes).
 
     `unlabelled` is by true class; its last, extra column counts samples of unknown class. `server` are the server's
@@ -43,7 +43,7 @@ class Split:
         return int(self.unlabelled[:, -1].sum())
 
 
-def read_split(path: Path) -> Split:
+def read_split(path: Path) -> SplitCounts:
     """Count a `split.npz`. Raises ConfigError if it is none."""
     import numpy as np
 
@@ -62,7 +62,7 @@ def read_split(path: Path) -> Split:
     np.add.at(counts, (has_label.astype(int), client, column), 1)
     num_dropped = int(dropped) if dropped.ndim == 0 else len(dropped)
     server = np.bincount(np.where(own >= 0, own, len(names)), minlength=len(names) + 1).tolist() if len(own) else ()
-    return Split(counts[1][:, :-1], counts[0], names, num_dropped, tuple(server))
+    return SplitCounts(counts[1][:, :-1], counts[0], names, num_dropped, tuple(server))
 
 
 def draw_split(split_npz: Path, png: Path) -> Path:
@@ -70,7 +70,7 @@ def draw_split(split_npz: Path, png: Path) -> Path:
     return save(split_figure(read_split(split_npz)), png)
 
 
-def split_figure(split: Split) -> Figure:
+def split_figure(split: SplitCounts) -> Figure:
     """Draw clients, and the server last, against classes, labelled above unlabelled, one colour scale each."""
     import numpy as np
 

@@ -11,7 +11,7 @@ from fedssl.metrics import fairness
 from fedssl.report.run import PERSONAL, Record, Run, clients_table, last_by_client, number
 
 if TYPE_CHECKING:
-    from fedssl.report.split import Split
+    from fedssl.report.split import SplitCounts
 
 ORDER = (
     "accuracy",
@@ -157,7 +157,7 @@ def sentence(run: Run, result: Outcome) -> str:
     return text + "."
 
 
-def warnings(run: Run, split: Split | None) -> list[str]:
+def warnings(run: Run, split: SplitCounts | None) -> list[str]:
     """Give what to know before the numbers: stops, failures, dropped and truth-free samples."""
     found = _status_warnings(run)
     found += _failures(run)
@@ -242,7 +242,7 @@ def _finds_boxes(run: Run) -> bool:
     return run.choice("model") == "detector" or run.main_metric.removeprefix(PERSONAL).startswith("map50")
 
 
-def _truth_free(split: Split) -> str:
+def _truth_free(split: SplitCounts) -> str:
     unknown, unlabelled = split.num_unknown, int(split.unlabelled.sum())
     rest = "have no truth behind them" if unknown >= unlabelled else f"rest on the other {unlabelled - unknown} alone"
     return (

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.data.base import Dataset, Samples
-from fedssl.metrics.detection import MAX_BOXES, Boxes, average_precision, mean_over
+from fedssl.metrics.detection import MAX_BOXES, FlatBoxes, average_precision, mean_over
 from fedssl.models.detection.select import select_boxes
 from fedssl.tasks.base import Ints, Kinds, Task, evaluating, register
 
@@ -20,10 +20,10 @@ MAX_OVERLAP = 0.65
 
 
 @dataclass(frozen=True)
-class Scenes:
+class SceneTruth:
     """What is true of some pictures: their boxes, of each the domain (weather) or -1, and who has annotations."""
 
-    boxes: Boxes
+    boxes: FlatBoxes
     domain: Ints
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...]
@@ -36,26 +36,26 @@ class Scenes:
 class Detection(Task):
     """Mean average precision over the classes that have true boxes, at 101 recalls as COCO's.
 
-    Answers are `fedssl.metrics.detection.Boxes`: score (objectness times class probability) at least 0.001, class-wise
-    non-maximum suppression at IoU 0.65, at most 300 a picture. Truth is `Scenes`.
+    Answers are `FlatBoxes`: score (objectness times class probability) at least 0.001, class-wise
+    non-maximum suppression at IoU 0.65, at most 300 a picture. Truth is `SceneTruth`.
     """
 
     main_metric = "map50"
     has_logits: ClassVar[bool] = False
 
-    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Boxes:
+    def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> FlatBoxes:
         """Give the boxes that the model finds."""
         with evaluating(model), torch.no_grad():
-            return Boxes.join([found(model, x) for x in x_batches])
+            return FlatBoxes.join([found(model, x) for x in x_batches])
 
-    def truth(self, dataset: Dataset, samples: Samples, index: Ints) -> Scenes:
+    def truth(self, dataset: Dataset, samples: Samples, index: Ints) -> SceneTruth:
         """Give the true boxes of some samples and where they belong."""
-        boxes = Boxes.true(samples.boxes, samples.box_class, samples.box_offsets).take(index)
+        boxes = FlatBoxes.true(samples.boxes, samples.box_class, samples.box_offsets).take(index)
         domain = samples.domain[index] if len(samples.domain) else np.full(len(index), -1)
         known = samples.annotated[index] if len(samples.annotated) else np.ones(len(index), bool)
-        return Scenes(boxes, domain, dataset.class_names, dataset.domain_names, np.flatnonzero(known))
+        return SceneTruth(boxes, domain, dataset.class_names, dataset.domain_names, np.flatnonzero(known))
 
-    def score(self, answers: Boxes, truth: Scenes, kinds: Kinds) -> dict[str, float]:
+    def score(self, answers: FlatBoxes, truth: SceneTruth, kinds: Kinds) -> dict[str, float]:
         """Give map50 and map75 of all pictures, map50_<domain>, their mean map50_total, and ap50_<class>.
 
         NaN where there is no true box; FedSTO's totals are means over the weathers, each counting the same. Pictures
@@ -77,7 +77,7 @@ class Detection(Task):
         return scores | {f"ap50_{name}": float(value) for name, value in zip(truth.class_names, at50, strict=True)}
 
     def by_client(
-        self, answers: Boxes, truth: Scenes, index: Ints, offsets: Ints, kinds: Kinds
+        self, answers: FlatBoxes, truth: SceneTruth, index: Ints, offsets: Ints, kinds: Kinds
     ) -> dict[str, NDArray[np.float64]]:
         """Give each client's map50 and map75 (clients,); clients that share their pictures are scored once."""
         del kinds
@@ -92,12 +92,12 @@ class Detection(Task):
         return {"map50": out[0], "map75": out[1]}
 
 
-def found(model: torch.nn.Module, x: torch.Tensor, min_score: float = MIN_SCORE) -> Boxes:
+def found(model: torch.nn.Module, x: torch.Tensor, min_score: float = MIN_SCORE) -> FlatBoxes:
     """Give the boxes that a detector finds in pictures (batch, 3, side, side) of 0..1, in its present mode."""
     decoded = model.decode(model(x))  # type: ignore[operator]
     kept = select_boxes(*decoded, min_score=min_score, overlap=MAX_OVERLAP, most=MAX_BOXES)
     counts = np.bincount(kept.image.cpu().numpy(), minlength=len(x))
-    return Boxes(
+    return FlatBoxes(
         kept.boxes.float().cpu().numpy(),
         kept.classes.cpu().numpy(),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

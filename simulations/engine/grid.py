@@ -21,7 +21,7 @@ from simulations.engine import internals
 
 
 @dataclass(frozen=True)
-class Task:
+class ClientTask:
     """A message for one client, and the client's state before it."""
 
     client_id: int
@@ -43,7 +43,7 @@ class Executor(Protocol):
 
     num_workers: int
 
-    def run(self, tasks: list[Task], timeout: float) -> Iterator[Answer]:
+    def run(self, tasks: list[ClientTask], timeout: float) -> Iterator[Answer]:
         """Run the tasks; a client that fails or is late is answered for by an error."""
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class LocalGrid(Grid):
         for message in messages:
             internals.give_id(message)
             client_id = internals.client_of(message.metadata.dst_node_id)
-            tasks.append(Task(client_id, message, self._states.get(client_id)))
+            tasks.append(ClientTask(client_id, message, self._states.get(client_id)))
         replies = []
         for answer in self.executor.run(tasks, timeout if timeout is not None else float("inf")):
             if answer.state is not None:

@@ -9,7 +9,7 @@ from flwr.app import Message, RecordDict
 
 from clients.app import create_app
 from simulations.engine import internals
-from simulations.engine.grid import Answer, Task
+from simulations.engine.grid import Answer, ClientTask
 
 
 class InlineExecutor:
@@ -21,7 +21,7 @@ class InlineExecutor:
         self.num_clients = num_clients
         self.app = create_app()
 
-    def run(self, tasks: list[Task], timeout: float) -> Iterator[Answer]:
+    def run(self, tasks: list[ClientTask], timeout: float) -> Iterator[Answer]:
         """Run the tasks in order; those not begun in time are answered for by an error."""
         end = time.monotonic() + timeout
         for task in tasks:
@@ -35,7 +35,7 @@ class InlineExecutor:
         """Do nothing: there are no other processes."""
 
 
-def call(app: object, task: Task, num_clients: int) -> tuple[Message, RecordDict | None]:
+def call(app: object, task: ClientTask, num_clients: int) -> tuple[Message, RecordDict | None]:
     """Run one client; its new state counts only if the call succeeded."""
     state = task.state.copy()
     context = internals.client_context(task.client_id, num_clients, state)

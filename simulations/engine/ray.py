@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from fedssl.assembly import ALLOW_CODE
 from fedssl.wire import filled
 from simulations.engine import internals
-from simulations.engine.grid import Answer, Task
+from simulations.engine.grid import Answer, ClientTask
 
 START_SECONDS = 120.0
 LOOK_SECONDS = 15.0
@@ -73,7 +73,7 @@ class Worker:
         used: dict[str, ArrayRecord] = {}
         for parcel in parcels:
             began = time.perf_counter()
-            task = Task(parcel.client_id, self._unpack(parcel, used), parcel.state)
+            task = ClientTask(parcel.client_id, self._unpack(parcel, used), parcel.state)
             reply, state = call(self.app, task, self.num_clients)
             changed = state is not None and (len(state) or len(parcel.state))
             replies.append((reply, time.perf_counter() - began))
@@ -111,7 +111,7 @@ def start_ray(workers: int, address: str) -> None:
 @dataclass
 class _Actor:
     handle: Any
-    batch: list[Task] = field(default_factory=list)
+    batch: list[ClientTask] = field(default_factory=list)
     refs: list[Any] = field(default_factory=list)
     process: int = 0
     """Process id if the worker is on this machine, else 0."""
@@ -144,7 +144,7 @@ class RayExecutor:
             self.close()
             raise
 
-    def run(self, tasks: list[Task], timeout: float) -> Iterator[Answer]:
+    def run(self, tasks: list[ClientTask], timeout: float) -> Iterator[Answer]:
         """Run the tasks; a client that kills two workers, or is late, is answered for by an error."""
         end = time.monotonic() + timeout
         queue = sorted(tasks, key=self._expected, reverse=True)
@@ -190,11 +190,11 @@ class RayExecutor:
         if self.owns_ray:
             ray.shutdown()
 
-    def _expected(self, task: Task) -> float:
+    def _expected(self, task: ClientTask) -> float:
         """Give the seconds that the client took last time; an unknown one counts as the last round's middle one."""
         return self.seconds.get(task.client_id, self.usual)
 
-    def _take(self, queue: list[Task], free: int, deaths: dict[int, int]) -> list[Task]:
+    def _take(self, queue: list[ClientTask], free: int, deaths: dict[int, int]) -> list[ClientTask]:
         """Give the next batch: even shares of small work, single clients of large or suspect work."""
         if deaths or self._expected(queue[0]) > SMALL_SECONDS:
             return [queue.pop(0)]
@@ -204,7 +204,7 @@ class RayExecutor:
         del queue[::free]
         return batch
 
-    def _pack(self, task: Task) -> Parcel:
+    def _pack(self, task: ClientTask) -> Parcel:
         """Replace arrays that several messages share by a reference into Ray's store."""
         content: dict[str, Any] = {}
         for name, record in task.message.content.items():
@@ -222,7 +222,9 @@ class RayExecutor:
         """Keep the last few arrays only: those of the round that runs."""
         self.store = dict(list(self.store.items())[-4:])
 
-    def _bury(self, actor: _Actor, error: RayError, queue: list[Task], deaths: dict[int, int]) -> Iterator[Answer]:
+    def _bury(
+        self, actor: _Actor, error: RayError, queue: list[ClientTask], deaths: dict[int, int]
+    ) -> Iterator[Answer]:
         """Replace a dead worker; its clients run again one by one, but none that killed two."""
         self.actors.remove(actor)
         # It may live on after an error of another kind, and would keep its CPU from the new one.
@@ -236,7 +238,7 @@ class RayExecutor:
             else:
                 queue.append(task)
 
-    def _late(self, queue: list[Task], pending: dict[Any, _Actor]) -> Iterator[Answer]:
+    def _late(self, queue: list[ClientTask], pending: dict[Any, _Actor]) -> Iterator[Answer]:
         """Answer for all that is not done, and replace the workers that are still at it."""
         busy = list(pending.values())
         for task in [*queue, *(task for actor in busy for task in actor.batch)]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedssl.metrics.detection import MAX_BOXES, Boxes, average_precision, mean_over
+from fedssl.metrics.detection import MAX_BOXES, FlatBoxes, average_precision, mean_over
 
 PLACES = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]], np.float32)
 ELSEWHERE = np.array([[70, 70, 80, 80]], np.float32)
 
 
-def boxes(xyxy, score, label=None, offsets=None) -> Boxes:
+def boxes(xyxy, score, label=None, offsets=None) -> FlatBoxes:
     xyxy = np.asarray(xyxy, np.float32).reshape(-1, 4)
     label = np.zeros(len(xyxy), np.int64) if label is None else np.asarray(label, np.int64)
     offsets = np.array([0, len(xyxy)] if offsets is None else offsets, np.int64)
-    return Boxes(xyxy, label, offsets, np.asarray(score, np.float32))
+    return FlatBoxes(xyxy, label, offsets, np.asarray(score, np.float32))
 
 
-def true(xyxy, label=None, offsets=None) -> Boxes:
+def true(xyxy, label=None, offsets=None) -> FlatBoxes:
     return boxes(xyxy, np.ones(len(xyxy)), label, offsets)
 
 
@@ -70,7 +70,7 @@ def test_a_class_without_objects_is_unknown_and_one_never_found_is_zero():
 
 
 def test_pictures_without_any_objects_have_no_precision():
-    nothing = Boxes.join([])
+    nothing = FlatBoxes.join([])
     assert np.isnan(average_precision(nothing, nothing, 2)).all()
     empty = true(PLACES[:0], offsets=[0, 0])
     assert np.isnan(average_precision(boxes([PLACES[0]], [0.9]), empty, 2)).all()
@@ -108,7 +108,7 @@ def test_random_boxes_agree_with_matching_by_hand():
     np.testing.assert_allclose(average_precision(found, objects, 2)[0], expected, atol=1e-6)
 
 
-def by_hand(found: Boxes, objects: Boxes, label: int) -> float:
+def by_hand(found: FlatBoxes, objects: FlatBoxes, label: int) -> float:
     picture = np.repeat(np.arange(len(found)), np.diff(found.offsets))
     wanted = objects.label == label
     free, hits = wanted.copy(), []
@@ -139,7 +139,7 @@ def test_pictures_are_taken_joined_and_filtered_with_their_boxes():
     assert taken.offsets.tolist() == [0, 3, 3, 4, 7]
     assert taken.label.tolist() == [1, 2, 3, 0, 1, 2, 3]
     np.testing.assert_array_equal(taken.xyxy[3], PLACES[0])
-    joined = Boxes.join([one, one.take(np.array([1, 0]))])
+    joined = FlatBoxes.join([one, one.take(np.array([1, 0]))])
     assert joined.offsets.tolist() == [0, 1, 1, 4, 4, 5]
     assert joined.label.tolist() == [0, 1, 2, 3, 0]
     kept = one.above(0.3)

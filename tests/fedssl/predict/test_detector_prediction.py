@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fedssl.config import ConfigError
-from fedssl.metrics.detection import Boxes
+from fedssl.metrics.detection import FlatBoxes
 from fedssl.models.base import MODELS
 from fedssl.models.build import build_model
 from fedssl.predict import detector
@@ -58,7 +58,7 @@ def test_boxes_are_mapped_back_into_a_picture_of_another_shape(tmp_path, monkeyp
     saved(tmp_path)
     # 200 high, 100 wide: fitted as 64 x 32, so scaled by 0.32, with grey bars of 16 left and right.
     inside = np.array([[16, 0, 48, 64], [24, 16, 32, 32], [0, -5, 64, 70]], np.float32)
-    said = Boxes(inside, np.array([0, 1, 0]), np.array([0, 3]), np.array([0.9, 0.8, 0.7], np.float32))
+    said = FlatBoxes(inside, np.array([0, 1, 0]), np.array([0, 3]), np.array([0.9, 0.8, 0.7], np.float32))
     seen = []
     monkeypatch.setattr("fedssl.tasks.detection.found", lambda model, x: seen.append(x) or said)
     boxes = load(tmp_path)(pictures((200, 100)))
@@ -80,7 +80,7 @@ def fixed(monkeypatch) -> None:
     def made(model, x):
         xyxy = np.tile(np.array([[10, 10, 30, 20], [0, 0, 5, 5]], np.float32), (len(x), 1))
         score = np.tile(np.array([0.9, 0.2], np.float32), len(x))
-        return Boxes(xyxy, np.tile([1, 0], len(x)), 2 * np.arange(len(x) + 1), score)
+        return FlatBoxes(xyxy, np.tile([1, 0], len(x)), 2 * np.arange(len(x) + 1), score)
 
     monkeypatch.setattr("fedssl.tasks.detection.found", made)
 
@@ -118,7 +118,7 @@ def test_an_npz_and_a_lower_score(tmp_path, monkeypatch):
 
 def test_a_label_stays_inside_the_picture_and_the_surest_box_is_on_top():
     black = np.zeros((60, 200, 3), np.uint8)
-    boxes = Boxes(
+    boxes = FlatBoxes(
         np.array([[0, 0, 199, 59], [0, 0, 199, 59]], np.float32),
         np.array([0, 1]),
         np.array([0, 2]),

@@ -13,10 +13,10 @@ import pytest
 from fedssl.report import build, compare
 from fedssl.report.clusters import class_marks, confusion_figure, features_figure
 from fedssl.report.compare import group_runs, kinds_figure
-from fedssl.report.open_world import OpenWorld, open_world_of, shares, shares_figure
+from fedssl.report.open_world import OpenWorldResult, open_world_of, shares, shares_figure
 from fedssl.report.open_world import kinds_figure as one_run
 from fedssl.report.run import read, rounds_table
-from fedssl.report.split import Split
+from fedssl.report.split import SplitCounts
 
 NAMES = ("cat", "dog", "owl")
 VALUES: dict[str, Any] = {
@@ -43,10 +43,10 @@ RECORDS: list[dict[str, Any]] = [
         "train": {f"predicted_{c}": float(c == 1) for c in range(3)},
     },
 ]
-HELD = Split(np.zeros((2, 3), int), np.array([[2, 2, 0, 7], [0, 2, 4, 0]]), NAMES)
+HELD = SplitCounts(np.zeros((2, 3), int), np.array([[2, 2, 0, 7], [0, 2, 4, 0]]), NAMES)
 
 
-def world(**changes: Any) -> OpenWorld:
+def world(**changes: Any) -> OpenWorldResult:
     found = open_world_of({**VALUES, **changes})
     assert found is not None
     return found

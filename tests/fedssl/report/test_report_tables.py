@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fedssl.report.run import read
-from fedssl.report.split import Split
+from fedssl.report.split import SplitCounts
 from fedssl.report.tables import flatten, outcome, ranges, shown, values_table, warnings
 
 
@@ -80,7 +80,7 @@ def test_a_failed_client_is_named_with_its_reason(make_run: Callable[..., Path])
 
 @pytest.mark.parametrize(("known", "words"), [(0, "have no truth behind them"), (5, "rest on the other 5 alone")])
 def test_truth_free_numbers_are_named(make_run: Callable[..., Path], known: int, words: str) -> None:
-    split = Split(np.array([[1]]), np.array([[known, 4]]), ("cat",))
+    split = SplitCounts(np.array([[1]]), np.array([[known, 4]]), ("cat",))
     text = warnings(read(make_run(rounds=1)), split)[-1]
     assert text.startswith(f"4 of {4 + known} unlabelled")
     assert words in text
@@ -94,7 +94,7 @@ def test_pictures_with_boxes_are_not_said_to_lack_a_truth(make_run: Callable[...
         (directory / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"name": "detector"}}))
     elif known_by != "nothing":
         (directory / "summary.json").write_text(json.dumps({"status": "done", "main_metric": known_by}))
-    split = Split(np.array([[1]]), np.array([[0, 4]]), ("car",))
+    split = SplitCounts(np.array([[1]]), np.array([[0, 4]]), ("car",))
     (directory / "reliability.json").unlink()
     found = warnings(read(directory), split)
     assert len([line for line in found if "no known class" in line]) == (known_by == "nothing")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedssl.data.base import Dataset, Samples
-from fedssl.metrics.detection import Boxes
+from fedssl.metrics.detection import FlatBoxes
 from fedssl.tasks.base import TASKS
 
 KINDS = np.zeros(2, np.int8)
@@ -34,13 +34,13 @@ def scenes() -> Dataset:
     return Dataset("scenes", samples, samples, ("car", "bus"), zeros, ones, "", domain_names=WEATHERS)
 
 
-def answers(dataset: Dataset, lost: list[int]) -> Boxes:
+def answers(dataset: Dataset, lost: list[int]) -> FlatBoxes:
     """Give the true boxes but those of some rows."""
     test = dataset.test
     kept = np.ones(len(test.boxes), bool)
     kept[lost] = False
     before = np.concatenate([[0], np.cumsum(kept)])
-    return Boxes(test.boxes[kept], test.box_class[kept], before[test.box_offsets], np.ones(kept.sum(), np.float32))
+    return FlatBoxes(test.boxes[kept], test.box_class[kept], before[test.box_offsets], np.ones(kept.sum(), np.float32))
 
 
 def test_scores_by_class_and_weather_and_their_total():
