@@ -17,7 +17,7 @@ Memory = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """Where in the run a hook is called; what hooks give the server in phase `evaluate` is thrown away."""
+    """Where in the run a hook is called; in phase `evaluate`, server state returned by hooks is discarded."""
 
     exchange: str
     round_: int

@@ -22,7 +22,7 @@ _ZERO = 1e-6
 def local_centroids(
     bank: Float[Tensor, "n dim"], count: int, generator: torch.Generator, sharpness: float = 25.0
 ) -> Float[Tensor, "centroids dim"]:
-    """Give min(count, n) unit rows that stand for the bank's unit rows; they start from randomly drawn ones.
+    """Return min(count, n) unit rows that stand for the bank's unit rows; they start from randomly drawn ones.
 
     An empty cluster takes a random row of the bank. `bank` and `generator` are on the CPU.
     Source: Zhang et al. 2023 (FedoSSL), section 4.2, with the passes of the authors' code.
@@ -42,7 +42,7 @@ def local_centroids(
 def kmeans_centroids(
     bank: Float[Tensor, "n dim"], count: int, generator: torch.Generator
 ) -> Float[Tensor, "centroids dim"]:
-    """Give min(count, n) unit rows from plain k-means (scikit-learn), whose clusters may be of any size.
+    """Return min(count, n) unit rows from plain k-means (scikit-learn), whose clusters may be of any size.
 
     A mean without a direction is zero. `bank`, unit rows, and `generator` are on the CPU.
     """
@@ -58,7 +58,7 @@ def kmeans_centroids(
 
 
 def spherical_start(points: Float[Tensor, "n dim"], count: int, generator: torch.Generator) -> Float[Tensor, "k dim"]:
-    """Give `count` of the points, as unit rows, each drawn in proportion to 1 - cosine to the nearest drawn before.
+    """Return `count` of the points, as unit rows, each drawn in proportion to 1 - cosine to the nearest drawn before.
 
     Source: k-means++ (Arthur and Vassilvitskii 2007) on the sphere. Raises ValueError for fewer points than `count`.
     """
@@ -80,7 +80,7 @@ def spherical_start(points: Float[Tensor, "n dim"], count: int, generator: torch
 def global_centroids(
     points: Float[Tensor, "n dim"], start: Float[Tensor, "k dim"], steps: int = 500, sharpness: float = 25.0
 ) -> Float[Tensor, "k dim"]:
-    """Give unit rows from `start`, moved so that softmax(points . m / 0.1) agrees with its balanced assignment.
+    """Return unit rows from `start`, moved so that softmax(points . m / 0.1) agrees with its balanced assignment.
 
     `points` are all clients' local centroids. SGD with learning rate 0.01, momentum 0.9, weight decay 1e-4.
     Source: Zhang et al. 2023 (FedoSSL), eq. 6, with the loss and optimiser of the authors' code.
@@ -100,7 +100,7 @@ def global_centroids(
 def balance_loss(
     points: Float[Tensor, "n dim"], centroids: Float[Tensor, "k dim"], sharpness: float = 25.0
 ) -> Float[Tensor, ""]:
-    """Give minus the mean cosine of soft and balanced assignment; no gradient reaches the balanced one."""
+    """Return minus the mean cosine of soft and balanced assignment; no gradient reaches the balanced one."""
     scores = points @ centroids.T
     target = sinkhorn(scores.detach(), sharpness, _GLOBAL_ITERATIONS)
     soft = torch.softmax(scores / _TEMPERATURE, dim=1)
@@ -113,7 +113,7 @@ def align(
     centroids: Float[Tensor, "classes dim"],
     previous: Float[Tensor, "classes dim"] | None,
 ) -> Int[Tensor, " classes"]:
-    """Give the permutation with which `centroids[permutation]` has row c for class c.
+    """Return the permutation with which `centroids[permutation]` has row c for class c.
 
     A class with labelled samples (`counts` > 0) is matched by the cosine of its mean feature, the others by cosine
     to their rows of `previous`; without `previous`, the centroids left over fill the rows in order.
@@ -134,7 +134,7 @@ def align(
 
 
 def best_match(similarity: Float[Tensor, "rows columns"]) -> Int[Tensor, " rows"]:
-    """Give each row a column of its own so that the sum is largest; rows are at most as many as columns."""
+    """Match each row with a column of its own so that the sum is largest; there are at most as many rows as columns."""
     from scipy.optimize import linear_sum_assignment
 
     _, columns = linear_sum_assignment(similarity.double().numpy(), maximize=True)

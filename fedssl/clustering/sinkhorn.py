@@ -16,7 +16,7 @@ _LEAST = 1e-100
 
 
 def sinkhorn(scores: Float[Tensor, "n clusters"], sharpness: float, max_iter: int = 100) -> Float[Tensor, "n clusters"]:
-    """Give assignments whose rows sum to 1 and columns to about n / clusters; no gradient.
+    """Return assignments whose rows sum to 1 and columns to about n / clusters; no gradient.
 
     Computed in float64. Stops when the last checked change of the row factors (iterations 0, 10, 20, ...) is below
     0.01 in sum. `sharpness` multiplies the scores.

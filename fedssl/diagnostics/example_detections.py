@@ -1,4 +1,4 @@
-"""What a detector finds in a few test pictures of each weather, before, after and at the end of a run."""
+"""Detections in a few test images of each weather: before and after the warm-up, and at the end of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 32
 
 
 def scores(model: torch.nn.Module, dataset: Dataset, kinds: NDArray[np.int8]) -> dict[str, float]:
-    """Give the detection task's scores on all test pictures; `kinds` as in `Split.kinds`."""
+    """Return the detection task's scores on all test pictures; `kinds` as in `Split.kinds`."""
     task = TASKS.create({"name": "detection"})
     index = np.arange(len(dataset.test))
     answers = task.predict(model, _batches(model, dataset, index))
@@ -33,7 +33,7 @@ def scores(model: torch.nn.Module, dataset: Dataset, kinds: NDArray[np.int8]) ->
 
 
 def chosen(dataset: Dataset) -> NDArray[np.int64]:
-    """Give the test pictures shown: the first ones of each weather, or of all without weathers."""
+    """Return the test pictures shown: the first ones of each weather, or of all without weathers."""
     domain = dataset.test.domain
     if not len(domain):
         return np.arange(min(EXAMPLES_PER_DOMAIN, len(dataset.test)))
@@ -41,7 +41,7 @@ def chosen(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def found(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
-    """Give what a model finds in the `chosen` pictures: rows (m, 7) of place in `chosen`, x1 y1 x2 y2, class, score."""
+    """Return detections in the `chosen` images: rows (m, 7) of place in `chosen`, x1 y1 x2 y2, class, score."""
     index = chosen(dataset)
     answers = TASKS.create({"name": "detection"}).predict(model, _batches(model, dataset, index)).above(MIN_SCORE)
     place = np.repeat(np.arange(len(index)), np.diff(answers.offsets))
@@ -49,7 +49,7 @@ def found(model: torch.nn.Module, dataset: Dataset) -> torch.Tensor:
 
 
 def pictures(dataset: Dataset, rows: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-    """Give each picture as JSON's types.
+    """Return each picture as JSON's types.
 
     `weather`, `picture` (base64 of a JPEG file), `true` boxes [x1, y1, x2, y2, class], and for each of `rows`, as
     `found` gives them, a list of [x1, y1, x2, y2, class, score].
@@ -76,7 +76,7 @@ def outcome(
     first: dict[str, float],
     rows: dict[str, torch.Tensor],
 ) -> dict[str, Any]:
-    """Give what a run tells of its detector as JSON's types.
+    """Return the detector section of `method.json`.
 
     Scores `first`, after the warm-up, and of the `model` at the end, `collapsed` if these are lower, and the pictures
     with `rows`, as `pictures` takes them, and what the model finds.

@@ -16,7 +16,7 @@ _DIGITS = 4
 
 
 def describe(predicted: Ints, y: Ints, names: Sequence[str], kinds: NDArray[np.int8]) -> dict[str, Any]:
-    """Give `classes`, their `kinds`, `matching` (class by predicted id, over all rows) and `confusion` after it.
+    """Return `classes`, their `kinds`, `matching` (class by predicted id, over all rows) and `confusion` after it.
 
     `confusion` counts rows by true class and matched class; rows with y = -1 (unknown) are left out. `named` gives a
     class by id as training names them: seen ones are themselves, the others are matched among themselves.
@@ -45,7 +45,7 @@ def _named(predicted: Ints, y: Ints, kinds: NDArray[np.int8]) -> Ints:
 
 
 def picture(features: Floats, y: Ints, centroids: Floats | None, named: Sequence[int]) -> dict[str, Any]:
-    """Give `points` on the two directions of largest variance of the unit features, and `variance`, their shares.
+    """Return `points` on the two directions of largest variance of the unit features, and `variance`, their shares.
 
     Global centroids (classes, dim), if any, are projected on the same plane; their `class` is what each stands for.
     """

@@ -20,7 +20,7 @@ _DIGITS = 4
 def reconstructions(
     model: torch.nn.Module, state: Mapping[str, Tensor], data: ClientData, count: int
 ) -> list[dict[str, Any]]:
-    """Give `count` of the client's test windows, of different classes, and their reconstructions, as JSON's types."""
+    """Return `count` of the client's test windows, of different classes, and their reconstructions, as JSON's types."""
     load_autoencoder(model, state)
     x, y = data.test()
     shown = first_of_each(y.cpu().numpy(), 1)[:count]
@@ -38,12 +38,12 @@ def reconstructions(
 
 
 def rounded(values: Tensor) -> Any:
-    """Give nested lists of numbers short enough for a report."""
+    """Return nested lists of numbers short enough for a report."""
     return [rounded(part) for part in values] if values.dim() else round(float(values), _DIGITS)
 
 
 def principal_map(rows: Tensor) -> Tensor:
-    """Give (n, 2): rows (n, dim) by their first two principal axes, the second 0 without one.
+    """Return (n, 2): rows (n, dim) by their first two principal axes, the second 0 without one.
 
     An axis has the sign that makes its largest entry positive.
     """

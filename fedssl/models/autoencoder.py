@@ -22,7 +22,7 @@ def load_autoencoder(model: torch.nn.Module, state: Mapping[str, Tensor]) -> Non
 
 
 def encode(model: torch.nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give codes (n, latent) and reconstruction errors (n,), without gradients."""
+    """Return codes (n, latent) and reconstruction errors (n,), without gradients."""
     backbone, decoder = model.get_submodule("backbone"), model.get_submodule("decoder")
     with torch.no_grad():
         code = backbone(x).float()

@@ -29,7 +29,7 @@ class DetectorSpec(ModelSpec):
     neck_depth: int = option(1, "bottlenecks in each of the neck's four blocks", low=1, high=64)
 
     def build(self, shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
-        """Give the network; it takes square colour pictures of 64 to 1280 pixels, a multiple of 32."""
+        """Return the network; it takes square colour pictures of 64 to 1280 pixels, a multiple of 32."""
         from fedssl.models.networks.detector import Detector
 
         _check_shape(shape)

@@ -14,7 +14,7 @@ _STEPS = 156
 
 
 def ema_alpha(steps: int) -> float:
-    """Give the decay whose epoch of `steps` leaves as much of the start as 156 steps at 0.999 do: 85.5 %.
+    """Return the decay whose epoch of `steps` leaves as much of the start as 156 steps at 0.999 do: 85.5 %.
 
     156 steps are the epoch that the published 0.999 is for: 5,000 pictures in batches of 32.
     """

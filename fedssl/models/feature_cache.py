@@ -32,7 +32,7 @@ _ARRAY, _SEAL = "maps.npy", "seal.json"
 def plain_features(
     split: CutNetwork, data: ClientData, index: NDArray[np.int64], maps: Maps | None, *, batch_norm: str = "running"
 ) -> Outputs:
-    """Give features and logits of samples without augmentation, float32; the model's buffers stay as they were.
+    """Return features and logits of samples without augmentation, float32; the model's buffers stay as they were.
 
     Batch norm behind the trunk uses its `running` statistics, or those of the `batch`, in even batches of at most 500.
     """
@@ -56,7 +56,7 @@ class Maps:
     device: torch.device
 
     def __call__(self, view: int | NDArray[np.int64], index: NDArray[np.int64]) -> torch.Tensor:
-        """Give maps (batch, channels, height, width), channels_last; `view` is one for all or one a sample."""
+        """Return maps (batch, channels, height, width), channels_last; `view` is one for all or one a sample."""
         made = torch.from_numpy(np.ascontiguousarray(self.stored[view, index]))
         if made.dtype == torch.int16:
             made = made.view(torch.bfloat16)
@@ -64,7 +64,7 @@ class Maps:
 
 
 def cached_maps(split: CutNetwork, data: ClientData, keys: Sequence[int]) -> Maps:
-    """Give the plain view and one augmented view a key, for all training samples, from the cache or made now.
+    """Return the plain view and one augmented view a key, for all training samples, from the cache or made now.
 
     Exact while the trunk is fixed: computed in batches of one order, so every worker reads the same bits.
     Raises ConfigError when the cache folder cannot hold them.

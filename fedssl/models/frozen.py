@@ -24,7 +24,7 @@ class CutNetwork:
         return backbone
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the maps behind the trunk; the images themselves without one."""
+        """Return the maps behind the trunk; the images themselves without one."""
         if not self.layers:
             return x
         with torch.no_grad(), autocast(precision_of(self.model), x.device):
@@ -32,14 +32,14 @@ class CutNetwork:
         return maps
 
     def top(self, maps: torch.Tensor) -> Outputs:
-        """Give features and logits from the trunk's maps."""
+        """Return features and logits from the trunk's maps."""
         with autocast(precision_of(self.model), maps.device):
             features = self._backbone[self.layers :](maps)
             made: Outputs = as_float32(Outputs(features, self.model.head(features)))  # type: ignore[operator]
         return made
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Give what trains, without the trunk."""
+        """Return the parameters that train: all but the frozen part's."""
         return [*self._backbone[self.layers :].parameters(), *self.model.head.parameters()]  # type: ignore[union-attr]
 
     def buffers(self) -> list[torch.Tensor]:
@@ -60,11 +60,11 @@ class CutNetwork:
 
 
 def trunk_layers(model: torch.nn.Module) -> int:
-    """Give the leading modules of the backbone before its last stage; 0 for a network without stages."""
+    """Return the number of modules of the backbone before its last stage; 0 for a network without stages."""
     return int(getattr(model, "trunk_layers", 0))
 
 
 def is_top(name: str, layers: int) -> bool:
-    """Say whether a tensor belongs to the part behind the trunk."""
+    """Return whether a tensor belongs to the part behind the trunk."""
     part, _, rest = name.partition(".")
     return part != "backbone" or int(rest.partition(".")[0]) >= layers

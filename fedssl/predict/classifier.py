@@ -36,7 +36,7 @@ class Predictor:
     meta: Meta
 
     def __call__(self, samples: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Give the class index and the calibrated confidence (0..1) of each sample.
+        """Return the class index and the calibrated confidence (0..1) of each sample.
 
         `samples` are pictures, uint8 (n, height, width[, channels]), or windows in physical units, floats
         (n, steps, channels). Raises ConfigError for any other.
@@ -63,7 +63,7 @@ class Predictor:
 
 
 def read_samples(path: str | Path, meta: Meta) -> tuple[list[str], NDArray[Any]]:
-    """Give names and samples of the kind that the model takes: see `read_images` and `read_windows`."""
+    """Return names and samples of the kind that the model takes: see `read_images` and `read_windows`."""
     if holds_windows(meta.shape):
         return read_windows(path, meta.shape, meta.rate_hz)
     return read_images(path, meta.shape)
@@ -86,7 +86,7 @@ def write_predictions(
 
 
 def check_windows(name: str, windows: NDArray[Any], shape: Shape) -> NDArray[np.float32]:
-    """Give the windows as contiguous float32 (n, *shape). Raises ConfigError on `name`."""
+    """Return the windows as contiguous float32 (n, *shape). Raises ConfigError on `name`."""
     windows = np.asarray(windows)
     if windows.dtype.kind not in "iuf" or windows.shape[1:] != shape or not np.isfinite(windows).all():
         given = f"{windows.dtype} {'x'.join(map(str, windows.shape))}"

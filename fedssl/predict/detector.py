@@ -47,7 +47,7 @@ class BoxPredictor:
     meta: Meta
 
     def __call__(self, pictures: Sequence[Picture], score: float = SCORE) -> FlatBoxes:
-        """Give the boxes of pictures uint8 (height, width, 3), in their own pixels, of at least this confidence.
+        """Return the boxes of pictures uint8 (height, width, 3), in their own pixels, of at least this confidence.
 
         Raises ConfigError for any other kind of pictures.
         """
@@ -93,7 +93,7 @@ def predict_files(
 ) -> tuple[int, int]:
     """Write a CSV of the boxes of a picture, a folder or an .npz, and, if asked, each picture with its boxes.
 
-    Gives the numbers of pictures and boxes. `drawn` is a folder, made if missing: apart from `data`, and nothing in it
+    Returns the numbers of images and boxes. `drawn` is a folder, made if missing: apart from `data`, and nothing in it
     is replaced. The drawing of `a.jpg` is `a.jpg.png`. Raises ConfigError naming the file; no drawing is left then.
     """
     names, read = _opened(data)
@@ -122,7 +122,7 @@ def predict_files(
 
 
 def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture]]]:
-    """Give all names, and what reads some of the pictures, since those of a folder may be too many for the memory."""
+    """Return all names, and a reader of some of the images: a folder may hold more than fit into memory."""
     path = Path(data).expanduser()
     if path.suffix == ".npz" and path.is_file():
         array = read_npz(path)
@@ -133,7 +133,7 @@ def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture
 
 
 def _targets(data: Path, drawn: Path, names: Sequence[str]) -> list[Path]:
-    """Give the file of each drawing. Raises ConfigError if one could replace a file or be taken for a picture."""
+    """Return the file of each drawing. Raises ConfigError if one could replace a file or be taken for a picture."""
     source, folder = (Path(os.path.realpath(path)) for path in (data.expanduser(), drawn))
     if source.is_relative_to(folder) or folder.is_relative_to(source):
         raise ConfigError("--draw", str(drawn), f"a folder apart from --data={data}")

@@ -21,7 +21,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", 
 
 
 def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.uint8]]:
-    """Give names and uint8 (n, height, width, channels) images of an .npz, an image or a folder.
+    """Return names and uint8 (n, height, width, channels) images of an .npz, an image or a folder.
 
     An .npz holds `x`, `images`, `x_test` or `test_images`; its rows are named by number. Image
     files are converted and resized to `shape`; folders are read to all depths, in path order.
@@ -36,7 +36,7 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
 
 
 def image_files(path: Path) -> list[tuple[str, Path]]:
-    """Give names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError."""
+    """Return names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError."""
     if path.is_file():
         return [(path.name, path)]
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
@@ -46,7 +46,7 @@ def image_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def check_images(name: str, images: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
-    """Give the images as contiguous, writable uint8 (n, *shape). Raises ConfigError on `name`."""
+    """Return the images as contiguous, writable uint8 (n, *shape). Raises ConfigError on `name`."""
     images = np.asarray(images)
     if images.ndim == 3 and shape[2] == 1:
         images = images[..., None]
@@ -57,7 +57,7 @@ def check_images(name: str, images: NDArray[Any], shape: Shape) -> NDArray[np.ui
 
 
 def read_npz(path: Path) -> NDArray[Any]:
-    """Give the images of an .npz: the first of `x`, `images`, `x_test`, `test_images`. Raises ConfigError."""
+    """Return the images of an .npz: the first of `x`, `images`, `x_test`, `test_images`. Raises ConfigError."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             name = next((name for name in _ARRAYS if name in arrays), None)
@@ -69,7 +69,7 @@ def read_npz(path: Path) -> NDArray[Any]:
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
-    """Give an image file's picture, upright, in one of Pillow's modes. Raises ConfigError naming the file."""
+    """Return an image file's picture, upright, in one of Pillow's modes. Raises ConfigError naming the file."""
     from PIL import Image, ImageOps
 
     try:

@@ -21,7 +21,7 @@ from fedssl.predict.model_file import EXTRA, Meta, read
 
 
 def load(directory: str | Path) -> Predictor | BoxPredictor:
-    """Read what `save_model` wrote: a detector gives boxes. Raises ConfigError naming the directory and what is wrong.
+    """Load what `save_model` wrote: a detector returns boxes. Raises ConfigError naming directory and fault.
 
     A model of the run's own code (`method_file`) needs `FEDSSL_ALLOW_CODE=1`, which runs that code.
     """

@@ -41,7 +41,7 @@ class Meta:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Meta:
-        """Give what to know of a data set."""
+        """Return what a model has to know of its data set."""
         known = {item.name: getattr(dataset, item.name) for item in fields(cls) if item.name != "task"}
         return cls(**known, task="detection" if dataset.train.holds_boxes else "")
 
@@ -80,7 +80,7 @@ def save_model(
 
 
 def read(directory: Path) -> tuple[dict[str, Any], bytes]:
-    """Give what model.json describes, and the bytes of model.safetensors. Raises ConfigError."""
+    """Return the content of model.json and the bytes of model.safetensors. Raises ConfigError."""
     try:
         meta = json.loads((directory / "model.json").read_text(encoding="utf-8"))
         content = (directory / "model.safetensors").read_bytes()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def train_autoencoder(
     model: torch.nn.Module, x: Tensor, epochs: int, batch_size: int, lr: float, rng: Rng
 ) -> dict[str, tuple[float, float]]:
-    """Train on windows x by their reconstruction error: Adam, a last short batch kept; give (sum, count) of metrics."""
+    """Train on windows x by their reconstruction error: Adam, with the last short batch; return (sum, count) pairs."""
     trained = [parameter for name, parameter in model.named_parameters() if name.startswith(PARTS)]
     optimizer = torch.optim.Adam(trained, lr=lr, fused=True)
     count = float(len(x))

@@ -47,7 +47,7 @@ class BaseModels:
         last: Mapping[int, State],
         rng: Rng,
     ) -> dict[int, State]:
-        """Give each user's base models and their sizes.
+        """Return each user's base models and their sizes.
 
         `data` are the server's, `domain` (n,) goes with `data.labelled`; `trained` are the users' autoencoders, frozen;
         `last` the models to begin with, where there are any. `model` is scratch; `rng` is that of the round.
@@ -90,7 +90,7 @@ class BaseModels:
         return torch.stack([one.sum() for one in passes])
 
     def _start(self, model: torch.nn.Module, one: _Set, last: Mapping[int, State], rng: Rng) -> State:
-        """Give first weights: this user's last of the domain, or those that all users and rounds share."""
+        """Return first weights: this user's last of the domain, or those that all users and rounds share."""
         head = model.get_submodule("head")
         before = {name: last.get(one.user, {}).get(f"{one.domain}.{name}") for name in head.state_dict()}
         if all(tensor is not None for tensor in before.values()):
@@ -113,13 +113,13 @@ class BaseModels:
 
 
 def filter_facts(state: State) -> dict[str, float]:
-    """Give `kept_M`, the share of each domain that passes a user's filter, and `fallback`, how often it was widened."""
+    """Return `kept_M`, the share of each domain that passes a user's filter, and `fallback`, its widenings."""
     shares = state[PASSED].double() / state[TOTALS]
     return {**{f"kept_{m}": share for m, share in enumerate(shares.tolist())}, "fallback": float(state[WIDENED])}
 
 
 def kept_shares(made: Sequence[State]) -> dict[str, float]:
-    """Give the users' mean share of each domain that passes, and how many of them needed a wider filter."""
+    """Return the users' mean share of each domain that passes, and how many of them needed a wider filter."""
     if not made:
         return {}
     shares = torch.stack([state[PASSED].double() / state[TOTALS] for state in made]).mean(dim=0)

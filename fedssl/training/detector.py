@@ -53,14 +53,14 @@ class Supervised(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """What of a teacher's findings become pseudo-boxes: least score, largest overlap (IoU), most boxes a picture."""
+    """Which of a teacher's detections become pseudo-boxes: least score, largest overlap (IoU), most boxes an image."""
 
     min_score: float
     overlap: float
     most: int
 
     def __call__(self, teacher: torch.nn.Module, x: torch.Tensor) -> Detections:
-        """Give the boxes that the teacher finds in pictures, in eval mode and without gradients."""
+        """Return the boxes that the teacher finds in images, in eval mode and without gradients."""
         teacher.eval()
         with torch.no_grad():
             made = teacher.decode(teacher(x))  # type: ignore[operator]
@@ -68,7 +68,7 @@ class Filter:
 
 
 def set_anchors(model: torch.nn.Module, data: ClientData, rng: Rng) -> None:
-    """Give a detector the anchors that fit the labelled boxes of some data; nothing without boxes."""
+    """Set a detector's anchors to fit the labelled boxes of some data; without boxes they stay."""
     if data.dataset.train.holds_boxes:
         boxes, _, _ = data.dataset.train.boxes_at(data.labelled)
         if len(boxes):
@@ -76,7 +76,7 @@ def set_anchors(model: torch.nn.Module, data: ClientData, rng: Rng) -> None:
 
 
 def moved(found: Detections, transform: Transform) -> Detections:
-    """Give weak views' boxes in the strong views, without those of which too little is seen there."""
+    """Map boxes from weak to strong views; drop boxes that are mostly outside."""
     boxes, view, row = place_boxes(found.boxes, found.image, transform)
     return found.where(row)._replace(boxes=boxes, image=view)
 
@@ -84,7 +84,7 @@ def moved(found: Detections, transform: Transform) -> Detections:
 def counted(
     found: Detections, data: ClientData, index: NDArray[np.int64], tau2: float
 ) -> dict[str, tuple[float, float]]:
-    """Count pseudo-boxes, those above tau2 as reliable, of the pictures whose true boxes are known."""
+    """Count pseudo-boxes, those above tau2 as reliable, in images whose true boxes are known."""
     known = torch.from_numpy(data.annotated(index)).to(found.image.device)
     told = found.where(torch.nonzero(known[found.image]).flatten())
     boxes, reliable = (told.boxes, told.classes, told.image), told.score > tau2
@@ -92,7 +92,7 @@ def counted(
 
 
 def part_of(name: str) -> str:
-    """Give the part of the network that a tensor belongs to: backbone, neck or head."""
+    """Return the part of the network that a tensor belongs to: backbone, neck or head."""
     return name.partition(".")[0]
 
 
@@ -117,7 +117,7 @@ def set_modes(model: torch.nn.Module, parts: Sequence[str], num_images: int) -> 
 
 
 def sgd(model: torch.nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Give SGD over what trains; weights alone decay, not biases and batch norm."""
+    """Return SGD over what trains; weights alone decay, not biases and batch norm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
@@ -153,7 +153,7 @@ class Statistics:
             kept.copy_(buffer)
 
     def put_back(self) -> None:
-        """Give the model the buffers that were copied last."""
+        """Restore the buffers that were copied last."""
         for kept, buffer in zip(self._kept, self._buffers, strict=True):
             buffer.copy_(kept)
 
@@ -165,7 +165,7 @@ def check_failed(failed: float, tried: float, where: str = "") -> None:
 
 
 def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Say whether no tensor holds infinity or NaN."""
+    """Return whether no tensor holds infinity or NaN."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 

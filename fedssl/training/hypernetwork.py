@@ -21,23 +21,23 @@ _ZERO = 1e-12
 
 
 def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is named `prefix...`, without the prefix."""
+    """Return the entries named `prefix...`, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def over(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Give everything with the prefix before its name."""
+    """Return all entries with the prefix before their names."""
     return {prefix + name: value for name, value in tensors.items()}
 
 
 def first_state(network: HyperNetwork, optimizer: HyperOptimizer, known: int) -> State:
-    """Give the tensors of a network that is not used any more; users from `known` on get the others' mean."""
+    """Return the tensors of a network that is not used any more; users from `known` on get the others' mean."""
     _settle_newcomers(network, known)
     return over(NETWORK, network.state_dict()) | over(MOMENTS, optimizer.moments(network))
 
 
 def network_of(extra: State, start: State, *, copied: bool = False) -> HyperNetwork:
-    """Give the network, on the state's own tensors unless `copied`; `start` has the generated names and shapes."""
+    """Return the network, on the state's own tensors unless `copied`; `start` has the generated names and shapes."""
     from fedssl.models.networks.hypernetwork import HyperNetwork
 
     state = {name: tensor.clone() if copied else tensor for name, tensor in under(NETWORK, extra).items()}
@@ -47,10 +47,10 @@ def network_of(extra: State, start: State, *, copied: bool = False) -> HyperNetw
 def stepped(
     extra: State, start: State, optimizer: HyperOptimizer, trained: Mapping[int, Tensor], known: int
 ) -> tuple[State, dict[str, float]]:
-    """Give network and moments after a step towards the `trained` rows (total,) by user, and what the step tells.
+    """Return network and moments after a step towards the `trained` rows (total,) by user, and the step's metrics.
 
-    Rows count against what the network generates now: what it generated then, unless it moved since. Then it is the
-    gradient of the distance at the network of now. Users from `known` on stay the mean of the others.
+    Gradients use the network's current output; it equals what was sent unless the network has been updated since.
+    Users from `known` on stay the mean of the others.
     """
     network = network_of(extra, start, copied=True)
     moments = {name: tensor.clone() for name, tensor in under(MOMENTS, extra).items()}
@@ -62,7 +62,7 @@ def stepped(
 
 
 def fitted(extra: State, start: State, trained: Mapping[int, Tensor], share: float) -> State:
-    """Give the embeddings after a step of the users' own down the gradient, all else frozen.
+    """Return the embeddings after a step of the users' own down the gradient, all else frozen.
 
     Paper: SGD (pFedHN). How far the network bends differs by orders of magnitude between runs, so the step is a
     `share` of the one that is best along the gradient, as far as the network is linear.

@@ -52,7 +52,7 @@ def identity(data: ClientData, model: torch.nn.Module, options: Mapping[str, Any
 
 
 def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> ServerState:
-    """Give `make`'s state from the cache, made now if it is not there or cannot be read. Raises ConfigError.
+    """Return `make`'s state from the cache, made now if it is not there or cannot be read. Raises ConfigError.
 
     A state that is not finite is not kept.
     """
@@ -66,12 +66,12 @@ def cached(key: str, make: Callable[[], ServerState], device: torch.device) -> S
 
 
 def warm_up_scores(server: ServerState) -> dict[str, float]:
-    """Give the known scores after the warm-up."""
+    """Return the scores after the warm-up that the state holds."""
     return {name.removeprefix(SCORE): float(t) for name, t in server.extra.items() if name.startswith(SCORE)}
 
 
 def read_weights(path: str, wanted: State, *, whole: bool) -> State:
-    """Give a model's tensors from a safetensors file: all with `whole`, else of the parts that it holds.
+    """Return a model's tensors from a safetensors file: all with `whole`, else of the parts that it holds.
 
     Empty and `auto` name no file, and give none.
 
@@ -103,7 +103,7 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
 
 @functools.cache
 def _source() -> str:
-    """Give a hash of this package's code, so that a warm-up by other code is another one."""
+    """Return a hash of this package's code, so that a warm-up by other code is another one."""
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
         digest.update(f"{file.relative_to(PACKAGE).as_posix()}\n".encode() + file.read_bytes())

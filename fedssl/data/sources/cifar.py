@@ -33,7 +33,7 @@ class Cifar(DataSource):
     download: bool = option(False, "let torchvision fetch what is missing into `data.path`")
 
     def fingerprint(self) -> str:
-        """Give what decides the samples; torchvision reads no file but those of one MD5."""
+        """Return what decides the samples; torchvision reads no file but those of one MD5."""
         if not self.download and not (self.folder() / self.layout).is_dir():
             raise ConfigError("data.path", self.path, self.allowed())
         return f"torchvision per_class={self.per_class}"
@@ -48,14 +48,14 @@ class Cifar(DataSource):
         return build_dataset(self.path, self, kept, rest, names)
 
     def folder(self) -> Path:
-        """Give the folder. Raises ConfigError for no path, or one of a file."""
+        """Return the folder. Raises ConfigError for no path, or one of a file."""
         folder = Path(self.path).expanduser()
         if not self.path or (folder.exists() and not folder.is_dir()):
             raise ConfigError("data.path", self.path, self.allowed())
         return folder
 
     def allowed(self) -> str:
-        """Say which folders can be read."""
+        """State which folders can be read."""
         return f"a folder that holds `{self.layout}`, which data.download=true fetches from the internet"
 
     def _torchvision(self, *, train: bool) -> Any:
@@ -94,7 +94,7 @@ class Cifar10(Cifar):
     layout: ClassVar[str] = "cifar-10-batches-py"
 
     def fingerprint(self) -> str:
-        """Give names and CRCs of the .npz files' arrays, or what decides torchvision's samples."""
+        """Return names and CRCs of the .npz files' arrays, or what decides torchvision's samples."""
         files = self._files()
         if not files:
             return super().fingerprint()
@@ -110,11 +110,11 @@ class Cifar10(Cifar):
         return build_dataset(self.path, self, train, test, CIFAR10_NAMES)
 
     def allowed(self) -> str:
-        """Say which folders can be read."""
+        """State which folders can be read."""
         return f"a folder that holds {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILE}, or {super().allowed()}"
 
     def _files(self) -> list[Path]:
-        """Give the six files, or none where torchvision's layout is to be read."""
+        """Return the six files, or none where torchvision's layout is to be read."""
         folder = self.folder()
         files = [folder / name for name in (*TRAIN_FILES, TEST_FILE)]
         missing = [file.name for file in files if not file.is_file()]

@@ -26,7 +26,7 @@ class Cinic10(DataSource):
     per_class: int = option(0, "training pictures a class, the first by file name; 0 = all", low=0)
 
     def fingerprint(self) -> str:
-        """Give the hash of all file names, which CINIC-10 gives no two pictures alike."""
+        """Return a hash of all file names; in CINIC-10 they are unique."""
         digest = hashlib.sha256()
         for split in SPLITS:
             for name, files in self._files(split).items():
@@ -54,7 +54,7 @@ class Cinic10(DataSource):
         return Path(self.path).expanduser()
 
     def _files(self, split: str) -> dict[str, list[Path]]:
-        """Give the files of each class, by name. Raises ConfigError if a class has none."""
+        """Return the files of each class, by name. Raises ConfigError if a class has none."""
         found = {name: sorted((self._folder() / split / name).glob("*.png")) for name in CIFAR10_NAMES}
         for name, files in found.items():
             if not self.path or not files:

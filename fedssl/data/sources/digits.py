@@ -20,7 +20,7 @@ class Digits(DataSource):
     flip: ClassVar[bool] = False
 
     def fingerprint(self) -> str:
-        """Give the version of this split; scikit-learn's file does not change."""
+        """Return the version of this split; scikit-learn's file does not change."""
         return "load_digits, split 1"
 
     def read(self) -> Dataset:

@@ -27,7 +27,7 @@ class Encoded:
     labels: NDArray[np.int64]
 
     def decode(self, which: Iterable[int], side: int) -> NDArray[np.uint8]:
-        """Give pictures as uint8 (n, side, side, 3). Raises ConfigError on one that is none, or of another size."""
+        """Return pictures as uint8 (n, side, side, 3). Raises ConfigError on one that is none, or of another size."""
         chosen = list(which)
         out = np.empty((len(chosen), side, side, 3), np.uint8)
         for row, i in enumerate(chosen):
@@ -39,7 +39,7 @@ class Encoded:
 
 
 def decode(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Give a picture as uint8 (side, side, 3). Raises ValueError, which says what it must be."""
+    """Return a picture as uint8 (side, side, 3). Raises ValueError, which says what it must be."""
     from PIL import Image
 
     # A damaged picture breaks its decoder in many ways; each must end as one clear line.
@@ -55,7 +55,7 @@ def decode(data: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def content_key(place: Path) -> str:
-    """Give names, sizes and CRCs of a .npz file's arrays, which lie at its end: cheap, whatever its size."""
+    """Return names, sizes and CRCs of a .npz file's arrays, which lie at its end: cheap, whatever its size."""
     try:
         with zipfile.ZipFile(place) as content:
             return " ".join(f"{item.filename}:{item.file_size}:{item.CRC:08x}" for item in content.infolist())
@@ -100,5 +100,5 @@ def _check_offsets(place: Path, offsets: NDArray[Any], count: int, total: int) -
 
 
 def refuse(place: Path, allowed: str) -> ConfigError:
-    """Give the error on `data.path` for a file in that folder."""
+    """Return the error on `data.path` for a file in that folder."""
     return ConfigError("data.path", str(place.parent), f"a folder whose {place.name} is {allowed}")

@@ -20,7 +20,7 @@ class FashionSmall(DataSource):
     flip: ClassVar[bool] = True
 
     def fingerprint(self) -> str:
-        """Give the hash of the shipped file."""
+        """Return the hash of the shipped file."""
         return file_sha256(str(FILE))
 
     def read(self) -> Dataset:

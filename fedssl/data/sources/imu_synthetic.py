@@ -33,7 +33,7 @@ class ImuSynthetic(Windowed):
     seed: int = option(0, "of people and activities; independent of the run's seed", low=0)
 
     def fingerprint(self) -> str:
-        """Give what decides the signals and windows."""
+        """Return what decides the signals and windows."""
         return f"imu 2 {(self.users, self.classes, self.channels, self.windows, self.tilt, self.seed)} {self.choices()}"
 
     def read(self) -> Dataset:
@@ -54,7 +54,7 @@ class ImuSynthetic(Windowed):
         return self.cut(recordings)
 
     def _person(self, person: int, length: int) -> NDArray[np.float32]:
-        """Give one person's recordings of all classes in order, (classes * length, channels)."""
+        """Return one person's recordings of all classes in order, (classes * length, channels)."""
         generator = Rng(self.seed).at(client=person).numpy("imu person")
         turn = rotation(generator, self.tilt)
         gain, pace = generator.uniform(0.7, 1.3), generator.uniform(0.9, 1.1)
@@ -68,7 +68,7 @@ class ImuSynthetic(Windowed):
         return (signal + NOISE * generator.standard_normal(signal.shape)).astype(np.float32)
 
     def _motion(self, activity: int, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give an activity's two sinusoids a channel at these times, (len(seconds), channels)."""
+        """Return an activity's two sinusoids a channel at these times, (len(seconds), channels)."""
         generator = Rng(self.seed).numpy("imu activity", activity)
         shape = (2, self.channels)
         strength, hertz = generator.uniform(0.3, 1, shape), generator.uniform(0.3, 4, shape)
@@ -78,7 +78,7 @@ class ImuSynthetic(Windowed):
 
 
 def rotation(generator: np.random.Generator, most: float) -> NDArray[np.float64]:
-    """Give a rotation matrix (3, 3): around a random axis, by an angle up to `most` degrees."""
+    """Return a rotation matrix (3, 3): around a random axis, by an angle up to `most` degrees."""
     from scipy.spatial.transform import Rotation
 
     axis = generator.standard_normal(3)

@@ -44,7 +44,7 @@ class Npz(DataSource):
     )
 
     def fingerprint(self) -> str:
-        """Give the hash of the file and what else decides the samples."""
+        """Return the hash of the file and what else decides the samples."""
         return f"{file_sha256(self.path)} test_share={self.test_share}"
 
     def read(self) -> Dataset:
@@ -53,7 +53,7 @@ class Npz(DataSource):
 
 
 def file_sha256(path: str) -> str:
-    """Give the SHA-256 of a file's bytes. Raises ConfigError if it cannot be read."""
+    """Return the SHA-256 of a file's bytes. Raises ConfigError if it cannot be read."""
     if not path:
         raise ConfigError("data.path", path, "the path of a .npz file")
     place = Path(path).expanduser()
@@ -68,7 +68,7 @@ def file_sha256(path: str) -> str:
 
 
 def read_npz(source: DataSource, path: str, test_share: float) -> Dataset:
-    """Give the checked samples of a .npz file; errors name the file's `path` and the array."""
+    """Return the checked samples of a .npz file; errors name the file's `path` and the array."""
     arrays = _load(path)
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise ConfigError("data.path", path, "a file with both arrays `x_test` and `y_test`, or neither")

@@ -42,7 +42,7 @@ class RecordingsFile(Windowed):
     path: str = option("", "the .npz file")
 
     def fingerprint(self) -> str:
-        """Give the hash of the file and what else decides the windows."""
+        """Return the hash of the file and what else decides the windows."""
         return f"{file_sha256(self.path)} {self.choices()}"
 
     def read(self) -> Dataset:
@@ -51,7 +51,7 @@ class RecordingsFile(Windowed):
 
 
 def read_recordings(path: str) -> Recordings:
-    """Give the checked recordings of a file. Raises ConfigError on `data.path` that names the array."""
+    """Return the checked recordings of a file. Raises ConfigError on `data.path` that names the array."""
     file_sha256(path)
     arrays = _load("data.path", path, (*_SIGNAL, *_PEOPLE))
     found = _signals("data.path", path, arrays)
@@ -68,7 +68,7 @@ def read_recordings(path: str) -> Recordings:
 
 
 def read_windows(path: str | Path, shape: Sequence[int], rate_hz: float = 0.0) -> tuple[list[str], Floats]:
-    """Give names and windows (n, steps, channels), in physical units, of the recordings in a .npz file.
+    """Return names and windows (n, steps, channels), in physical units, of the recordings in a .npz file.
 
     Windows do not overlap; the name is RECORDING:ROW, the window's first row in `signal`. Without `recording` the
     signal is one. `rate_hz`: the rate that is asked for, 0 = any. Raises ConfigError on `data`.
@@ -131,7 +131,7 @@ def _signals(field: str, path: str, arrays: dict[str, NDArray[Any]]) -> Signals:
 
 
 def _scaled_to_float32(field: str, path: str, signal: NDArray[Any], scale: NDArray[Any]) -> Floats:
-    """Give the scale in float32. Raises ConfigError if it, or the signal times it, does not fit."""
+    """Return the scale in float32. Raises ConfigError if it, or the signal times it, does not fit."""
     with np.errstate(over="ignore", under="ignore"):
         single = scale.astype(np.float32)
         ends = np.stack([signal.min(axis=0), signal.max(axis=0)]).astype(np.float32) * single

@@ -36,7 +36,7 @@ class RoadSign(Scenes):
     path: str = option("", "the file roadsign.npz, or the folder it lies in")
 
     def fingerprint(self) -> str:
-        """Give the checksums of the file's arrays and what else decides the samples."""
+        """Return the checksums of the file's arrays and what else decides the samples."""
         place = self._place()
         if not place.is_file():
             file_sha256(str(place))
@@ -58,7 +58,7 @@ class RoadSign(Scenes):
         return self.assembled(lambda i: self._picture(arrays, i), boxes, arrays["group"], train, test)
 
     def shapes(self) -> Ints:
-        """Give height and width of every photograph."""
+        """Return height and width of every photograph."""
         return self._sizes
 
     def _place(self) -> Path:

@@ -48,20 +48,20 @@ class Scenes(DataSource):
 
     @property
     def clients(self) -> int:
-        """Give the number of clients that pictures are cut for."""
+        """Return the number of clients that images are partitioned for."""
         return 3 * self.per_weather
 
     def choices(self) -> str:
-        """Give the options of scenes as text, for fingerprints."""
+        """Return the options of scenes as text, for fingerprints."""
         cut = (self.weather, self.per_weather, self.server_share, self.severity, self.evaluate_on, self.seed)
         return f"scenes {_VERSION} {(self.size, *cut)}"
 
     @abstractmethod
     def shapes(self) -> Ints:
-        """Give height and width of every picture (n, 2)."""
+        """Return height and width of every picture (n, 2)."""
 
     def assembled(self, load: Load, boxes: Sequence[Boxes], scene: Ints, train: Ints, test: Ints) -> Dataset:
-        """Give the data set of pictures `load(i)`, uint8 (height, width, 3), with boxes[i] of scene[i].
+        """Return the data set of pictures `load(i)`, uint8 (height, width, 3), with boxes[i] of scene[i].
 
         `train` and `test` are the numbers of those that are trained on and scored. The server's part is cut off first;
         every part gets whole scenes and its share of each class.
@@ -91,7 +91,7 @@ class Scenes(DataSource):
         return cut_scenes(y, scene, shares, Rng(self.seed).numpy("parties"))
 
     def _weathers(self, party: Ints) -> Ints:
-        """Give each training picture's weather: its party's, or equal numbers of all four in every party."""
+        """Return each training picture's weather: its party's, or equal numbers of all four in every party."""
         if self.weather == "noniid":
             return np.where(party == 0, 0, 1 + (party - 1) % 3)
         out = np.zeros(len(party), np.int64)
@@ -108,7 +108,7 @@ class Scenes(DataSource):
         return kind if self.per_weather == 1 else f"{kind} {client // 3}"
 
     def _rendered(self, load: Load, boxes: Sequence[Boxes], which: Ints, weather: Ints, group: Ints) -> Samples:
-        """Give letterboxed pictures; weather is drawn before the grey bars are added."""
+        """Return letterboxed pictures; weather is drawn before the grey bars are added."""
         shapes = self.shapes()
         x = room_for(len(which), self.size)
         fitted = []
@@ -129,7 +129,7 @@ class Scenes(DataSource):
 
 
 def cut_scenes(y: Ints, scene: Ints, shares: np.ndarray, generator: np.random.Generator) -> Ints:
-    """Give each picture's part (n,), so that a scene is in one part and part k has about shares[k] of each class.
+    """Return each picture's part (n,), so that a scene is in one part and part k has about shares[k] of each class.
 
     `y` is each picture's class or -1, `scene` its scene. Scenes go, the largest and the rarest classes first, to the
     part that lacks their classes most, of those with room; a part's size misses its share by less than a scene.

@@ -35,7 +35,7 @@ class ShapesSynthetic(Scenes):
     server_share: float = option(1 / 3, "share of the training pictures that is the server's", above=0, below=1)
 
     def fingerprint(self) -> str:
-        """Give what decides the pictures."""
+        """Return what decides the pictures."""
         return f"shapes 1 {(self.pictures, self.test_pictures)} {self.choices()}"
 
     def read(self) -> Dataset:
@@ -48,7 +48,7 @@ class ShapesSynthetic(Scenes):
         return self.assembled(lambda i: drawn[i][0], boxes, np.arange(count) // 2, np.arange(self.pictures), test)
 
     def shapes(self) -> Ints:
-        """Give height and width of every picture."""
+        """Return height and width of every picture."""
         return np.full((self.pictures + 2 * self.test_pictures, 2), self.size)
 
     def _scene(self, i: int) -> tuple[Picture, Boxes]:
@@ -72,7 +72,7 @@ class ShapesSynthetic(Scenes):
 
 
 def _form(kind: int, width: int) -> NDArray[np.bool_]:
-    """Give the pixels (width, width) of a form; each touches all four sides of its box."""
+    """Return the pixels (width, width) of a form; each touches all four sides of its box."""
     middle = (np.arange(width) + 0.5) / width * 2 - 1
     down, right = middle[:, None], middle[None, :]
     if kind == 0:

@@ -27,7 +27,7 @@ class Shoulder(Windowed):
     server_subjects: int = option(3, "people, of the lowest ids, whose training windows are the server's", low=0)
 
     def fingerprint(self) -> str:
-        """Give the package's version and what else decides the windows."""
+        """Return the package's version and what else decides the windows."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -44,7 +44,7 @@ class Shoulder(Windowed):
 
 
 def recordings_of(found: dict[str, Any]) -> Recordings:
-    """Give what `seglearn.datasets.load_watch` gives as recordings."""
+    """Return the recordings of `seglearn.datasets.load_watch`."""
     ends = np.cumsum([len(rows) for rows in found["X"]])
     signal = np.concatenate(found["X"]).astype(np.float32)
     return Recordings(

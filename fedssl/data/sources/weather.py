@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 
 def render(picture: NDArray[np.uint8], weather: int, severity: float, *, seed: int, image: int) -> NDArray[np.uint8]:
-    """Give a picture uint8 (height, width, 3) in one of `WEATHERS`, at severity 0 (as it is) to 5.
+    """Return a picture uint8 (height, width, 3) in one of `WEATHERS`, at severity 0 (as it is) to 5.
 
     A pure function of its arguments; `image` is the picture's number. Boxes stay as they are.
     """
@@ -50,7 +50,7 @@ def snowy(x: Floats, severity: float, generator: np.random.Generator) -> Floats:
 
 
 def smooth_noise(shape: tuple[int, int], generator: np.random.Generator) -> Floats:
-    """Give noise in 0..1, exactly from 0 to 1, that changes over about a quarter of the picture."""
+    """Return noise in 0..1, exactly from 0 to 1, that changes over about a quarter of the picture."""
     coarse = generator.random((6, 6))
     rows, columns = (np.linspace(0, 5, side) for side in shape)
     noise = _between(_between(coarse, rows).T, columns).T
@@ -75,7 +75,7 @@ def _between(values: Floats, position: Floats) -> Floats:
 
 
 def _streaks(shape: tuple[int, int], density: float, generator: np.random.Generator) -> Mask:
-    """Give the pixels of lines of 0.06 sides; they begin above the picture too."""
+    """Return the pixels of lines of 0.06 sides; they begin above the picture too."""
     length = max(1, round(0.06 * max(shape)))
     angle = np.deg2rad(generator.uniform(75, 105))
     points = generator.random((shape[0] + length, shape[1] + 2 * length)) < density

@@ -58,12 +58,12 @@ class Windowed(DataSource):
     gap: float = option(0.1, "share after that which is left out; the rest is the test part", low=0, below=1)
 
     def choices(self) -> str:
-        """Give the options of windows as text, for fingerprints."""
+        """Return the options of windows as text, for fingerprints."""
         values = (self.window, self.stride, self.server_subjects, self.scaling, self.train_share, self.gap)
         return f"windows {_VERSION} {values}"
 
     def cut(self, recordings: Recordings) -> Dataset:
-        """Give the windows of all recordings; a group is a person.
+        """Return the windows of all recordings; a group is a person.
 
         Test windows of the server's people, or of unknown activity, are left out.
         Raises ConfigError on the option or `data.path` that leaves too little.
@@ -116,7 +116,7 @@ class Windowed(DataSource):
 
 
 def time_split(length: int, train_share: float, gap: float) -> tuple[int, int]:
-    """Give the row after the training part and the first row of the test part of a recording.
+    """Return the row after the training part and the first row of the test part of a recording.
 
     Both parts are rounded down, so the rows between them are at least `gap` of the recording.
     """
@@ -127,7 +127,7 @@ def time_split(length: int, train_share: float, gap: float) -> tuple[int, int]:
 
 
 def windows(rows: NDArray[Any], window: int, stride: int) -> NDArray[Any]:
-    """Give all windows that fit, (n, window, channels) of rows (length, channels), as a view."""
+    """Return all windows that fit, (n, window, channels) of rows (length, channels), as a view."""
     if len(rows) < window:
         return np.empty((0, window, rows.shape[1]), rows.dtype)
     every = np.lib.stride_tricks.sliding_window_view(rows, window, axis=0)
@@ -135,7 +135,7 @@ def windows(rows: NDArray[Any], window: int, stride: int) -> NDArray[Any]:
 
 
 def moments(x: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and standard deviation of each channel of windows; 1 for a channel that never moves.
+    """Return mean and standard deviation of each channel of windows; 1 for a channel that never moves.
 
     That is one that moves less than float32 can tell at the channel's own magnitude, whatever its unit.
     """
@@ -157,5 +157,5 @@ def _joined(recordings: Recordings, parts: list[NDArray[Any]]) -> Samples:
 
 
 def names_of(numbers: Iterable[int]) -> tuple[str, ...]:
-    """Give numbers as texts, where nothing is named."""
+    """Return numbers as texts, where nothing is named."""
     return tuple(str(number) for number in numbers)

@@ -34,7 +34,7 @@ class Wisdm(Windowed):
     server_subjects: int = option(9, "people, of the lowest ids, whose training windows are the server's", low=0)
 
     def fingerprint(self) -> str:
-        """Give the hash of the file and what else decides the windows."""
+        """Return the hash of the file and what else decides the windows."""
         return f"{file_sha256(self._place())} {self.choices()}"
 
     def read(self) -> Dataset:
@@ -47,7 +47,7 @@ class Wisdm(Windowed):
         return self.cut(self.chosen(found))
 
     def chosen(self, recordings: Recordings) -> Recordings:
-        """Give the recordings that count."""
+        """Return the recordings that count."""
         return recordings
 
     def _place(self) -> str:
@@ -79,11 +79,11 @@ class WisdmWatch(Wisdm):
     activities: str = option("all", "`all` 18, or the `six` of wisdm_small", choices=("all", "six"))
 
     def choices(self) -> str:
-        """Give the options as text."""
+        """Return the options as text."""
         return f"{super().choices()} {self.activities}"
 
     def chosen(self, recordings: Recordings) -> Recordings:
-        """Give the recordings of the chosen activities, numbered anew."""
+        """Return the recordings of the chosen activities, numbered anew."""
         if self.activities == "all":
             return recordings
         number = np.array([SIX.index(name) if name in SIX else -1 for name in recordings.activities])

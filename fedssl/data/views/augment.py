@@ -29,7 +29,7 @@ def weak(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -> 
 
 
 def strong(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -> torch.Tensor:
-    """Give the weak view, changed by two random operations of FixMatch's table and a cutout.
+    """Return the weak view, changed by two random operations of FixMatch's table and a cutout.
 
     FixMatch (Sohn et al. 2020), table 12; operations are drawn with replacement, and the cutout is
     a grey square of up to half the shorter side.
@@ -42,7 +42,7 @@ def strong(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -
 
 
 def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Give (x / 255 - mean) / std as float32 (batch, channels, height, width), channels_last."""
+    """Return (x / 255 - mean) / std as float32 (batch, channels, height, width), channels_last."""
     batch, height, width, channels = x.shape
     scale = torch.tensor([1 / (255 * s) for s in std], device=x.device)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=x.device)
@@ -84,6 +84,6 @@ def _cutout(x: NDArray[np.uint8], draw: NDArray[np.uint64]) -> NDArray[np.uint8]
 
 
 def _inside(size: int, centre: NDArray[np.int64], side: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Give 255 within `side` positions about the centre, cut off at the border, else 0."""
+    """Return 255 within `side` positions about the centre, cut off at the border, else 0."""
     offset = np.arange(size) - (centre - side // 2)[:, None]
     return ((offset >= 0) & (offset < side[:, None])).view(np.uint8) * np.uint8(255)

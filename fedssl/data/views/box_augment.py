@@ -39,7 +39,7 @@ class Transform:
 
 
 def identity(count: int, size: int, device: torch.device) -> Transform:
-    """Give the transform of pictures as they are stored."""
+    """Return the transform of pictures as they are stored."""
     window = torch.tensor([0.0, 0.0, size, size], device=device).repeat(1, count, 1)
     return Transform(
         torch.eye(2, 3, device=device).repeat(1, count, 1, 1), torch.arange(count, device=device)[None], window
@@ -49,7 +49,7 @@ def identity(count: int, size: int, device: torch.device) -> Transform:
 def map_boxes(
     boxes: torch.Tensor, image_index: torch.Tensor, transform: Transform
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give boxes (m, 4) of stored pictures in the views, clipped, and a mask (m,) of those that count.
+    """Return boxes (m, 4) of stored pictures in the views, clipped, and a mask (m,) of those that count.
 
     `image_index` (m,) is each box's place in the batch. Raises ValueError for a mosaic: see `place_boxes`.
     """
@@ -61,7 +61,7 @@ def map_boxes(
 def place_boxes(
     boxes: torch.Tensor, image_index: torch.Tensor, transform: Transform
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give the boxes that count in the views (k, 4), their views (k,), ascending, and their rows in `boxes` (k,).
+    """Return the boxes that count in the views (k, 4), their views (k,), ascending, and their rows in `boxes` (k,).
 
     A picture is in one view, or in the four of a mosaic, so a box comes up to four times.
     """
@@ -80,7 +80,7 @@ def strong(
     mosaic: bool = False,
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, Transform]:
-    """Give strong views, float32 (batch, 3, size, size) in 0..1, of x, uint8 (batch, size, size, 3) on the CPU.
+    """Return strong views, float32 (batch, 3, size, size) in 0..1, of x, uint8 (batch, size, size, 3) on the CPU.
 
     The second is how boxes map into them. `index` are the samples' numbers in the data set: without `mosaic`, draws
     belong to the sample and not to the batch. Scale is 0.5 to 1.5; a smaller picture lies anywhere in the view, a
@@ -165,7 +165,7 @@ def _drawn(x: torch.Tensor, tiles: _Tiles) -> torch.Tensor:
 
 
 def _mapped(boxes: torch.Tensor, matrix: torch.Tensor, window: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the box about the four mapped corners of each box, cut to its window, and whether enough is left."""
+    """Return the box about the four mapped corners of each box, cut to its window, and whether enough is left."""
     corners = boxes[:, [0, 1, 2, 1, 0, 3, 2, 3]].view(-1, 4, 2)
     moved = (matrix[:, None, :, :2] * corners[:, :, None, :]).sum(-1) + matrix[:, None, :, 2]
     whole = torch.cat([moved.amin(1), moved.amax(1)], dim=1)

@@ -37,7 +37,7 @@ class DetectionBatch:
 class ClientData:
     """A client's samples. Methods may read the labels of `labelled` alone; `truth` is for telemetry.
 
-    `given` is int64 over the training split: the label a client was told (noise included), -1 where it was told none.
+    `given` is int64 over the training split: the label that a client knows (noise included), -1 without one.
     `kinds` is int8 (classes,), see `Split.kinds`; empty when made = every class is seen.
     A view is a pure function of (sample, key), so it does not depend on the batch a sample sits in.
     """
@@ -56,46 +56,46 @@ class ClientData:
 
     @property
     def labelled(self) -> NDArray[np.int64]:
-        """Give the indices of samples with a label."""
+        """Return the indices of samples with a label."""
         return self.indices.labelled
 
     @property
     def unlabelled(self) -> NDArray[np.int64]:
-        """Give the indices of samples without a label."""
+        """Return the indices of samples without a label."""
         return self.indices.unlabelled
 
     @property
     def num_examples(self) -> int:
-        """Give the number of training samples."""
+        """Return the number of training samples."""
         return len(self.labelled) + len(self.unlabelled)
 
     @property
     def num_classes(self) -> int:
-        """Give the number of classes."""
+        """Return the number of classes."""
         return self.dataset.num_classes
 
     def labels(self, index: NDArray[np.int64]) -> torch.Tensor:
-        """Give the labels the client was told. Raises ValueError for a sample without one."""
+        """Return the labels that the client knows. Raises ValueError for a sample without one."""
         y = self.given[index]
         if (y < 0).any():
             raise ValueError("a label was asked of a sample that has none")
         return torch.from_numpy(y).to(self.device)
 
     def truth(self, index: NDArray[np.int64]) -> torch.Tensor:
-        """Give the true classes, -1 where unknown; for scores and telemetry, never for training."""
+        """Return the true classes, -1 where unknown; for scores and telemetry, never for training."""
         return torch.from_numpy(self.dataset.train.y[index]).to(self.device)
 
     def plain(self, index: NDArray[np.int64]) -> torch.Tensor:
-        """Give samples as models take them: see `fedssl.data.views.modality.model_input`."""
+        """Return samples as models take them: see `fedssl.data.views.modality.model_input`."""
         return self._input(torch.from_numpy(self.dataset.train.x[index]))
 
     def weak(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
-        """Give a slightly changed view of each sample: a picture shifted and flipped, a window with noise."""
+        """Return a slightly changed view of each sample: a picture shifted and flipped, a window with noise."""
         x = torch.from_numpy(self.dataset.train.x[index])
         return self._input(modality.weak(x, index, key, flip=self.flip, spread=self._spread))
 
     def weak_batches(self, parts: Sequence[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
-        """Give `weak(part, key + i)` for the i-th part; many at once, since a call costs more than a sample."""
+        """Yield `weak(part, key + i)` for the i-th part; many at once, since a call costs more than a sample."""
         some = max(1, _TOGETHER // max(1, max(map(len, parts), default=0)))
         for start in range(0, len(parts), some):
             group = parts[start : start + some]
@@ -104,14 +104,14 @@ class ClientData:
             yield from torch.split(self.weak(np.concatenate(group), keys), sizes)
 
     def strong(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
-        """Give a strongly changed view: a picture by RandAugment and cutout, a window as in `views.motion`."""
+        """Return a strongly changed view: a picture by RandAugment and cutout, a window as in `views.motion`."""
         x = torch.from_numpy(self.dataset.train.x[index])
         return self._input(modality.strong(x, index, key, flip=self.flip, spread=self._spread))
 
     def detection_batch(
         self, index: NDArray[np.int64], key: Key, *, strong: bool, mosaic: bool = False
     ) -> DetectionBatch:
-        """Give scenes as they are stored (the weak view), or strong views of them: see `fedssl.data.views.box_augment`.
+        """Return scenes as they are stored (the weak view), or strong views of them: see `views.box_augment`.
 
         Boxes are those of labelled samples alone. With `mosaic`, which only strong views have, four pictures make one.
         """
@@ -125,14 +125,14 @@ class ClientData:
         return DetectionBatch(x, placed, classes[row], view, transform)
 
     def true_boxes(self, index: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give all boxes (m, 4) of stored scenes, classes and places in `index`; for telemetry, never for training.
+        """Return all boxes (m, 4) of stored scenes, classes and places in `index`; for telemetry, never for training.
 
         Of scenes that are not `annotated` nothing is known, which is not the same as no boxes.
         """
         return self._boxes(index, self.annotated(index))
 
     def annotated(self, index: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say of each of these scenes whether its true boxes are known; for telemetry, never for training."""
+        """Return whether each scene's true boxes are known; for telemetry, never for training."""
         known = self.dataset.train.annotated
         return known[index] if len(known) else np.ones(len(index), bool)
 
@@ -145,12 +145,12 @@ class ClientData:
         return tuple(found)  # type: ignore
 
     def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the client's validation samples and their true classes."""
+        """Return the client's validation samples and their true classes."""
         index = self.indices.validation
         return self.plain(index), self.truth(index)
 
     def test(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the client's own test samples and their true classes."""
+        """Return the client's own test samples and their true classes."""
         index = self.indices.test
         x = self._input(torch.from_numpy(self.dataset.test.x[index]))
         return x, torch.from_numpy(self.dataset.test.y[index]).to(self.device)

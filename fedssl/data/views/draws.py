@@ -21,7 +21,7 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def draws(index: NDArray[np.int64], key: Key, count: int) -> NDArray[np.uint64]:
-    """Give 32-bit random numbers, uint64 (count, batch), hashed from (key, index, row).
+    """Return 32-bit random numbers, uint64 (count, batch), hashed from (key, index, row).
 
     SplitMix64 (Steele et al. 2014), once over key and index, once over the row.
     """

@@ -16,12 +16,12 @@ BOUND = 3.0
 
 
 def holds_windows(shape: Sequence[int]) -> bool:
-    """Say whether samples of this shape, without the batch axis, are windows (steps, channels)."""
+    """Return whether samples of this shape, without the batch axis, are windows (steps, channels)."""
     return len(shape) == 2
 
 
 def model_input(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], limit: float = 0.0) -> torch.Tensor:
-    """Give what models take, float32, of samples as a `Dataset` holds them.
+    """Return what models take, float32, of samples as a `Dataset` holds them.
 
     Pictures: (x / 255 - mean) / std, (batch, channels, height, width) in channels_last layout. Windows:
     (x - mean) / std, clipped at +-`limit` if that is above 0, contiguous (batch, channels, steps).
@@ -35,19 +35,19 @@ def model_input(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], li
 
 
 def deviations(std: Sequence[float], limit: float) -> tuple[float, ...]:
-    """Give each channel's standard deviation from a data set's `std` and `limit`."""
+    """Return each channel's standard deviation from a data set's `std` and `limit`."""
     return tuple(value * limit / BOUND for value in std) if limit > 0 else tuple(std)
 
 
 def weak(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool, spread: Sequence[float]) -> torch.Tensor:
-    """Give slightly changed samples; `flip` is for pictures, `spread` (channels,), see `deviations`, for windows."""
+    """Return slightly changed samples; `flip` is for pictures, `spread` (channels,), see `deviations`, for windows."""
     if x.ndim == 4:
         return augment.weak(x, index, key, flip=flip)
     return torch.from_numpy(motion.weak(x.numpy(), index, key, spread))
 
 
 def strong(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool, spread: Sequence[float]) -> torch.Tensor:
-    """Give strongly changed samples; arguments as in `weak`."""
+    """Return strongly changed samples; arguments as in `weak`."""
     if x.ndim == 4:
         return augment.strong(x, index, key, flip=flip)
     return torch.from_numpy(motion.strong(x.numpy(), index, key, spread))

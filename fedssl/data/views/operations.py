@@ -63,12 +63,12 @@ def apply_codes(x: Bytes, code: Ints, magnitude: Draws) -> Bytes:
 
 
 def _factor(magnitude: Draws) -> Ints:
-    """Give the factor B of the table, 0.05..0.95, in 128ths."""
+    """Return the factor B of the table, 0.05..0.95, in 128ths."""
     return 7 + below(magnitude, 115)
 
 
 def _tables(x: Bytes, code: Ints, magnitude: Draws) -> Bytes:
-    """Give what each pixel value becomes, uint8 (batch, channels, 256)."""
+    """Return what each pixel value becomes, uint8 (batch, channels, 256)."""
     batch, _, _, channels = x.shape
     value = np.arange(256)
     out = np.empty((batch, channels, 256), np.uint8)
@@ -174,7 +174,7 @@ def _colour(x: Bytes, factor: Ints) -> Bytes:
 
 
 def _blend(base: NDArray[np.int16], image: NDArray[np.int16], factor: Ints) -> NDArray[np.int16]:
-    """Give base + (image - base) * factor / 128; the product fits 16 bits."""
+    """Return base + (image - base) * factor / 128; the product fits 16 bits."""
     share = factor.astype(np.int16)[:, None, None]
     out: NDArray[np.int16] = base + ((image - base) * share >> np.int16(7))
     return out
@@ -210,7 +210,7 @@ def _affine(x: Bytes, code: Ints, magnitude: Draws) -> Bytes:
 
 
 def _affine_maps(code: Ints, amount: NDArray[np.float64], height: int, width: int) -> NDArray[np.int32]:
-    """Give (xx, xy, yx, yy, dx, dy), int32 in 16.16: source x is xx * x + xy * y + dx.
+    """Return (xx, xy, yx, yy, dx, dy), int32 in 16.16: source x is xx * x + xy * y + dx.
 
     Positions are from the centre. `amount` in -1..1 is a part of 30 degrees, a shear of 0.3, or a
     shift by 0.3 of the side.

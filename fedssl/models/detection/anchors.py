@@ -22,12 +22,12 @@ _COCO = (10, 13, 16, 30, 33, 23, 30, 61, 62, 45, 59, 119, 116, 90, 156, 198, 373
 
 
 def coco_anchors(size: int) -> Float[Tensor, "3 3 2"]:
-    """Give YOLOv5's anchors for COCO, scaled to pictures of side `size`: (level, anchor, width and height), pixels."""
+    """Return YOLOv5's anchors for COCO, scaled to images of side `size`: (level, anchor, width and height), pixels."""
     return torch.tensor(_COCO, dtype=torch.float32).mul(size / _COCO_SIZE).view(len(STRIDES), PER_LEVEL, 2)
 
 
 def anchors_from(boxes: NDArray[np.floating], seed: int) -> Float[Tensor, "3 3 2"]:
-    """Give nine sizes by k-means over those of boxes (m, 4), sorted by area: (level, anchor, 2), to 0.01 pixels.
+    """Return nine sizes by k-means over those of boxes (m, 4), sorted by area: (level, anchor, 2), to 0.01 pixels.
 
     With fewer than nine distinct sizes some are repeated. Raises ValueError without boxes.
     """
@@ -47,7 +47,7 @@ def decode_boxes(
     anchor: Float[Tensor, "*#place 2"],
     stride: int,
 ) -> Float[Tensor, "*place 4"]:
-    """Give boxes xyxy in pixels from outputs tx, ty, tw, th of cells (column, row).
+    """Return boxes xyxy in pixels from outputs tx, ty, tw, th of cells (column, row).
 
     Centre (2 sigmoid(t) - 0.5 + cell) stride, side (2 sigmoid(t))^2 anchor, which is at least 0.001 pixels: a side
     that is lost beside its coordinates would have no ratio. Source: YOLOv5 v6.

@@ -60,7 +60,7 @@ def match(
 
 
 def _cells(centre: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Give each centre's cell and two neighbours (m, 3, 2), and which of them count (m, 3)."""
+    """Return each centre's cell and two neighbours (m, 3, 2), and which of them count (m, 3)."""
     rows, columns = grid
     last = centre.new_tensor([columns - 1, rows - 1])
     home = centre.floor().clamp(min=0).minimum(last)

@@ -28,7 +28,7 @@ class Detections(NamedTuple):
     score: Tensor
 
     def where(self, keep: Tensor) -> Detections:
-        """Give those at a mask or index, which is over the boxes."""
+        """Return the detections at a mask or index over the boxes."""
         return Detections(*(part[keep] for part in self))
 
 
@@ -41,7 +41,7 @@ def select_boxes(
     overlap: float = OVERLAP,
     most: int = MOST,
 ) -> Detections:
-    """Give each image's boxes of score >= `min_score`, without those that a better one of their class covers.
+    """Return each image's boxes of score >= `min_score`, without those that a better one of their class covers.
 
     score = objectness * greatest class probability. Of two boxes of a class with IoU above `overlap` the better stays;
     at most `most` an image, of the 3000 best. An image's boxes do not depend on the rest of the batch. No gradient.
@@ -60,7 +60,7 @@ def select_boxes(
 
 
 def _keep(boxes: Tensor, score: Tensor, classes: Tensor, overlap: float) -> Tensor:
-    """Give the indices of the boxes that stay, best first, equal scores by index."""
+    """Return the indices of the boxes that stay, best first, equal scores by index."""
     from torchvision.ops import batched_nms
 
     order = score.argsort(descending=True, stable=True)[:_CANDIDATES]
