@@ -7,15 +7,17 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fedssl.config import option, sha256
 from fedssl.data.base import register
-from fedssl.data.boxes import Boxes
+from fedssl.data.box_checks import XYXY
+from fedssl.data.boxes import Boxes, pixels
 from fedssl.data.cache import cache_directory, replace_whole
-from fedssl.data.pictures import NOBODY, TRAIN, Pictures, Row
+from fedssl.data.layout import TRAIN
+from fedssl.data.pictures import NOBODY, Pictures, Row
 from fedssl.data.weather import WEATHERS
 from fedssl.rng import Rng
 
@@ -33,6 +35,8 @@ class Bdd100k(Pictures):
 
     Server cloudy, clients overcast, rainy, snowy; the published validation split is what is scored.
     """
+
+    reading: ClassVar[str] = XYXY
 
     size: int = option(640, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option(FIVE, "names of the classes that count, in order (FedSTO, section 5); empty = all")
@@ -84,6 +88,10 @@ class Bdd100k(Pictures):
         del height, width
         return self._read()[2].get(PurePosixPath(row.file).name)
 
+    def where(self, row: Row, number: int) -> str:
+        """Return the image and the place among its boxes."""
+        return f"box2d {number} of {PurePosixPath(row.file).name}"
+
     def _by_weather(self, part: str, most: int) -> list[list[str]]:
         tags = self._read()[1][part]
         found = [sorted(name for name, tag in tags.items() if tag == wanted) for wanted in TAGS]
@@ -128,7 +136,7 @@ def _scalabel(
     for frame in everything:
         xyxy = [[label["box2d"][side] for side in ("x1", "y1", "x2", "y2")] for label in _labels(frame)]
         classes = np.array([place[_name(label)] for label in _labels(frame)], np.int64)
-        boxes[str(frame["name"])] = Boxes(np.array(xyxy, np.float32).reshape(-1, 4), classes)
+        boxes[str(frame["name"])] = Boxes(pixels(xyxy).reshape(-1, 4), classes)
     tags = {
         part: {str(one["name"]): str(one["attributes"]["weather"]) for one in found} for part, found in frames.items()
     }

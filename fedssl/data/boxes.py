@@ -6,10 +6,10 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.base import Samples
@@ -26,10 +26,20 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of one picture: `xyxy` float32 (k, 4) in its pixels, `classes` int64 (k,)."""
+    """The boxes of one picture: `xyxy` float32 (k, 4) in its pixels, `classes` int64 (k,).
+
+    `number` is what messages call them by: an annotation's id, a line or an object; empty if nothing does.
+    """
 
     xyxy: Floats
     classes: Ints
+    number: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def pixels(xyxy: ArrayLike) -> Floats:
+    """Return boxes as float32; numbers that are too large for it become infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(xyxy, np.float64).astype(np.float32)
 
 
 NO_BOXES = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
