@@ -19,7 +19,7 @@ from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
 from fedssl.data.box_checks import CROWD, EMPTIED, BoxCheck, Notes
-from fedssl.data.boxes import NO_BOXES, Boxes, Letterbox, Picture, pack, rarest_class, room_for
+from fedssl.data.boxes import NO_BOXES, Boxes, Ints, Letterbox, Picture, pack, rarest_class, room_for
 from fedssl.data.image_names import image_files
 from fedssl.data.layout import PARTS, TRAIN, Layout, domains, summary
 from fedssl.stages import tell
@@ -106,9 +106,11 @@ class Pictures(DataSource):
         self.notes = Notes()
         rows = self._used()
         weathers = tuple(dict.fromkeys(row.domain for row in rows if row.domain))
-        names = self._chosen()
+        everything = self.names()
+        names = self._chosen(everything)
+        number = np.array([names.index(name) if name in names else -1 for name in everything], np.int64)
         train, test = (
-            self._samples([row for row in rows if (row.part == TRAIN) == training], weathers, names)
+            self._samples([row for row in rows if (row.part == TRAIN) == training], weathers, number)
             for training in (True, False)
         )
         if not len(train.boxes):
@@ -143,7 +145,9 @@ class Pictures(DataSource):
 
     def refuse(self, allowed: str) -> ConfigError:
         """Give the error on `data.path` for what is wrong in the folder."""
-        return ConfigError("data.path", self.path, f"a folder whose {allowed}")
+        # Names from files may hold line breaks, and bytes that are no text.
+        told = " ".join(allowed.encode(errors="backslashreplace").decode().split())
+        return ConfigError("data.path", self.path, f"a folder whose {told}")
 
     def _used(self) -> list[Row]:
         rows = [row for row in self.rows() if row.part in (TRAIN, self.evaluate_on)]
@@ -166,15 +170,14 @@ class Pictures(DataSource):
             raise self.refuse(f"{self.shown(file)} can be read ({error.strerror})") from None
         return found.st_size, found.st_mtime_ns
 
-    def _chosen(self) -> tuple[str, ...]:
-        names = self.names()
+    def _chosen(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in self.classes:
             if name not in names:
                 raise ConfigError("data.classes", name, f"of {', '.join(names)}")
         return tuple(self.classes) or names
 
-    def _samples(self, rows: Sequence[Row], domains: Sequence[str], names: Sequence[str]) -> Samples:
-        number = np.array([names.index(name) if name in names else -1 for name in self.names()], np.int64)
+    def _samples(self, rows: Sequence[Row], domains: Sequence[str], number: Ints) -> Samples:
+        """Decode images; `number` is the class of each of `names`, -1 for those that do not count."""
         x, fitted, annotated = room_for(len(rows), self.size), [], np.ones(len(rows), bool)
         stage = f"decoding {'training' if rows[0].part == TRAIN else 'test'} pictures"
         check = BoxCheck(self.reading, self.refuse, self.notes)
@@ -194,9 +197,9 @@ class Pictures(DataSource):
         check.finish()
         domain = np.array([domains.index(row.domain) if row.domain else -1 for row in rows], np.int64)
         group = np.array([row.party if row.part == TRAIN else NOBODY for row in rows], np.int64)
-        return pack(x, fitted, rarest_class(fitted, len(names)), group, domain, annotated=annotated)
+        return pack(x, fitted, rarest_class(fitted, int(number.max()) + 1), group, domain, annotated=annotated)
 
-    def _fitted(self, row: Row, given: Boxes, number: np.ndarray, frame: Letterbox, check: BoxCheck) -> Boxes:
+    def _fitted(self, row: Row, given: Boxes, number: Ints, frame: Letterbox, check: BoxCheck) -> Boxes:
         def where(i: int) -> str:
             return self.where(row, int(given.number[i]) if len(given.number) else i + 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -160,14 +160,23 @@ class Voc(Tabled):
 
         Beside it may be in `annotations` for the folder `images` of its path. The first of these if none is there.
         """
-        file, folder = PurePosixPath(image).with_suffix(".xml"), self._annotations()
-        places = [folder / file.name, *(folder.joinpath(*file.parts[i:]) for i in range(len(file.parts) - 1))]
+        places = self._places(PurePosixPath(image).with_suffix(".xml"))
+        first = present(next(places))
+        if first.is_file():
+            return first
+        return next((found for place in places if (found := present(place)).is_file()), first)
+
+    def _places(self, file: PurePosixPath) -> Iterator[Path]:
+        folder = self._annotations()
+        yield folder / file.name
+        for start in range(len(file.parts) - 1):
+            yield folder.joinpath(*file.parts[start:])
         if not self.annotations:
+            yield self.folder() / file
             parts = [*file.parts]
-            if "images" in parts[:-1]:
-                parts[len(parts) - 2 - parts[-2::-1].index("images")] = "annotations"
-            places += [self.folder() / file, self.folder().joinpath(*parts)]
-        return next((found for place in places if (found := present(place)).is_file()), places[0])
+            for place in [i for i, name in enumerate(parts[:-1]) if name == "images"][-1:]:
+                parts[place] = "annotations"
+                yield self.folder().joinpath(*parts)
 
     def _kept(self, place: Path) -> list[Object]:
         return [one for one in self._read(place).objects if self.difficult or not one.difficult]
