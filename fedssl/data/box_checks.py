@@ -47,7 +47,9 @@ class Notes:
             total = sum(count for count, _ in self._dropped.values())
             kinds = [f"{count} {reason} (first: {first})" for reason, (count, first) in self._dropped.items()]
             parts.insert(0, f"boxes left out: {total}, of which {', '.join(kinds)}")
-        return ("; ".join(parts),) if parts else ()
+        # Names of files may hold line breaks, and bytes that are no text.
+        text = " ".join("; ".join(parts).encode(errors="backslashreplace").decode().split())
+        return (text,) if text else ()
 
 
 def _add(table: dict[str, tuple[int, str]], reason: str, count: int, first: str) -> None:

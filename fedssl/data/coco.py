@@ -49,7 +49,7 @@ class Coco(Tabled):
     def remarks(self) -> tuple[str, ...]:
         """Return what there is to say of the folder and the JSON files."""
         for note in self._read().notes:
-            self._found.count(*note)
+            self._layout_notes.count(*note)
         return super().remarks()
 
     def annotation_files(self) -> list[Path]:
@@ -107,15 +107,15 @@ class Coco(Tabled):
             place = self.shown(file.place)
             part = part_of(file.place.name) or part_by_folder(place)
             if not part and len(files) > 1:
-                told = shown((self.shown(one.place) for one in files), 6)
-                raise self.refuse(f"JSON files are named train, val or test, or are in such folders, not {told}")
+                others = shown((self.shown(one.place) for one in files), 6)
+                raise self.refuse(f"JSON files are named train, val or test, or are in such folders, not {others}")
             parts.append((file, part or "train"))
         return parts
 
     def _places(self, file: File, part: str, names: Names, notes: Notes) -> dict[str, str]:
         """Return the image file of each `file_name` of a JSON file; those of other parts' folders do not count.
 
-        Of several, those beside the JSON file count, else those in a folder of its part.
+        Of several, those in a folder of its part count, of these then those beside the JSON file.
         """
         beside = f"{self.shown(file.place.parent)}/"
         places: dict[str, str] = {}
@@ -138,8 +138,8 @@ class Coco(Tabled):
             else:
                 places[name] = place
         if not places and file.images:
-            told = f"images are those of {self.shown(file.place)}, which has as file_name {shown(missing)}"
-            raise self.refuse(f"{told} (found: {self.summary()})")
+            problem = f"images are those of {self.shown(file.place)}, which has as file_name {shown(missing)}"
+            raise self.refuse(f"{problem} (found: {self.summary()})")
         self._check_apart(places, file)
         notes.count(f"images of {self.shown(file.place)} that are not there", len(missing), shown(missing, 1))
         return places
@@ -155,8 +155,8 @@ class Coco(Tabled):
         try:
             return self._names.find(row.file)
         except AmbiguousName as error:
-            told = f"{row.file} may be file_name {' or '.join(error.files)}"
-            raise self.refuse(f"table names each image so that one file_name fits, but {told}") from None
+            problem = f"{row.file} may be file_name {' or '.join(error.files)}"
+            raise self.refuse(f"table names each image so that one file_name fits, but {problem}") from None
 
     def _by_name(self) -> dict[str, Image]:
         """Return the annotated images of all JSON files by their `file_name`."""
@@ -164,8 +164,8 @@ class Coco(Tabled):
         for file in self._read().files:
             if file.annotated:
                 if twice := next((name for name in file.images if name in images), None):
-                    told = f"{file.place.name}: two images have the file_name {twice}"
-                    raise self.refuse(f"{self.annotations} is in COCO's format ({told})")
+                    problem = f"{file.place.name}: two images have the file_name {twice}"
+                    raise self.refuse(f"{self.annotations} is in COCO's format ({problem})")
                 images |= file.images
         return images
 

@@ -93,22 +93,22 @@ def _of_file(file: Path, content: dict[str, Any], place: dict[int, int]) -> File
             raise ValueError(f"{file.name}: two images have the id {number}")
         held[number] = []
     for row, one in enumerate(content.get("annotations", ()), 1):
-        told = f"{file.name}: annotation {_get(one, 'id', str, '', f'number {row}')}"
-        image = _get(one, "image_id", str, told)
+        where = f"{file.name}: annotation {_get(one, 'id', str, '', f'number {row}')}"
+        image = _get(one, "image_id", str, where)
         if image not in held:
-            raise ValueError(f"{told} is of image {image}, which is not there")
-        if _get(one, "iscrowd", int, told, 0) or _get(one, "ignore", int, told, 0):
+            raise ValueError(f"{where} is of image {image}, which is not there")
+        if _get(one, "iscrowd", int, where, 0) or _get(one, "ignore", int, where, 0):
             crowds[image] += 1
             continue
-        category = _get(one, "category_id", int, told)
+        category = _get(one, "category_id", int, where)
         if category not in place:
-            raise ValueError(f"{told} is of category {category}, which is not there")
-        held[image].append((_box(one, told), place[category], _number(one.get("id"), row)))
+            raise ValueError(f"{where} is of category {category}, which is not there")
+        held[image].append((_box(one, where), place[category], _number(one.get("id"), row)))
     images: dict[str, Image] = {}
     for one in content["images"]:
-        told, number = f"{file.name}: image {one['id']}", str(one["id"])
-        size = (_get(one, "width", float, told, 0.0), _get(one, "height", float, told, 0.0))
-        if (name := _get(one, "file_name", str, told)) in images:
+        where, number = f"{file.name}: image {one['id']}", str(one["id"])
+        size = (_get(one, "width", float, where, 0.0), _get(one, "height", float, where, 0.0))
+        if (name := _get(one, "file_name", str, where)) in images:
             raise ValueError(f"{file.name}: two images have the file_name {name}")
         images[name] = Image(file.name, size, _boxes(held[number]), crowds[number])
     return File(file, "annotations" in content, images)
@@ -156,13 +156,13 @@ def _get(one: Any, key: str, kind: Callable[[Any], T], where: str, default: T | 
         raise ValueError(f"{where} has as {key} {str(value)[:40]}") from None
 
 
-def _box(one: dict[str, Any], told: str) -> tuple[float, ...]:
+def _box(one: dict[str, Any], where: str) -> tuple[float, ...]:
     """Return left, top, width, height, of an annotation without `bbox` those around its polygons."""
     if not one.get("bbox") and (polygons := one.get("segmentation")) and isinstance(polygons, list):
-        corners = [point for polygon in polygons for point in _get({"polygon": polygon}, "polygon", _points, told)]
+        corners = [point for polygon in polygons for point in _get({"polygon": polygon}, "polygon", _points, where)]
         low, high = np.min(corners, axis=0), np.max(corners, axis=0)
         return (*low.tolist(), *(high - low).tolist())
-    return _get(one, "bbox", _sides, told)
+    return _get(one, "bbox", _sides, where)
 
 
 def _sides(value: Any) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _DRIVE = re.compile(r"^(file://|[A-Za-z]:(?=/))")
 _IGNORED = ("", ".", "..")
 _JUNK = "__MACOSX"
+_OUTPUTS = {"split.npz", "environment.json"}
 
 Components = tuple[str, ...]
 Test = Callable[[str], bool]
@@ -89,13 +90,13 @@ def _common_end(left: Components, right: Components) -> int:
 def image_files(folder: Path) -> list[str]:
     """Return the image files below a folder as sorted paths with `/`; hidden files do not count.
 
-    Linked folders are entered once.
+    Linked folders are entered once. Folders of runs and splits are passed over: their figures are no data.
     """
     seen: set[tuple[int, int]] = set()
     found = []
     for place, folders, files in os.walk(folder, followlinks=True):
         state = os.stat(place)
-        if (state.st_dev, state.st_ino) in seen:
+        if (state.st_dev, state.st_ino) in seen or not _OUTPUTS.isdisjoint(files):
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))

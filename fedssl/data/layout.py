@@ -51,10 +51,11 @@ class Layout:
 
     def by_folders(self, images: Sequence[str]) -> None:
         """Put images into the parts that their folders say; if no folder says any, all into `TRAIN`."""
-        told = {image: part_by_folder(image) for image in images}
-        for image, part in told.items():
-            if part or not any(told.values()):
-                self.files[part or TRAIN].append(image)
+        parts = [part_by_folder(image) for image in images]
+        unnamed = "" if any(parts) else TRAIN
+        for image, part in zip(images, parts, strict=True):
+            if part or unnamed:
+                self.files[part or unnamed].append(image)
 
     def unlabelled_folders(self, images: Iterable[str]) -> None:
         """Put the images of folders that are named `unlabelled` into that part, unless a part has them."""

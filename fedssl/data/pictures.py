@@ -115,8 +115,10 @@ class Pictures(DataSource):
         )
         if not len(train.boxes):
             first = next(row for row in rows if row.part == TRAIN)
-            told = "; ".join((f"looked {self.looked_for(first)}, ...", *self.notes.lines()))
-            raise self.refuse(f"training pictures have a box of the classes that count ({told})")
+            reasons = "; ".join((f"looked {self.looked_for(first)}, ...", *self.notes.lines()))
+            raise self.refuse(f"training pictures have a box of the classes that count ({reasons})")
+        if unused := [name for label, name in enumerate(names) if label not in train.box_class]:
+            self.notes.count("classes without a box in the training images", len(unused), unused[0])
         parties = np.unique(train.group[train.group >= 0]).tolist()
         return Dataset(
             name=self.name,
@@ -146,8 +148,8 @@ class Pictures(DataSource):
     def refuse(self, allowed: str) -> ConfigError:
         """Give the error on `data.path` for what is wrong in the folder."""
         # Names from files may hold line breaks, and bytes that are no text.
-        told = " ".join(allowed.encode(errors="backslashreplace").decode().split())
-        return ConfigError("data.path", self.path, f"a folder whose {told}")
+        printable = " ".join(allowed.encode(errors="backslashreplace").decode().split())
+        return ConfigError("data.path", self.path, f"a folder whose {printable}")
 
     def _used(self) -> list[Row]:
         rows = [row for row in self.rows() if row.part in (TRAIN, self.evaluate_on)]
@@ -240,12 +242,12 @@ class Tabled(Pictures):
 
     def rows(self) -> list[Row]:
         """Read the table; without one, find the parts: nobody's images, but those of domains are their clients'."""
-        self._found = Notes()
+        self._layout_notes = Notes()
         if self.dealt:
             return read_table(self, self.folder() / self.table)
         images = self.images()
-        layout = self.layout(images, self._found)
-        train, scored = layout.settled(images, self.evaluate_on, self.test_share, self._found, self.refuse)
+        layout = self.layout(images, self._layout_notes)
+        train, scored = layout.settled(images, self.evaluate_on, self.test_share, self._layout_notes, self.refuse)
         domain = domains(train, scored, self.refuse)
         party = {name: number for number, name in enumerate(sorted(set(domain.values())), SERVER + 1)}
         rows = [Row(one, TRAIN, party.get(domain.get(one, ""), NOBODY), domain.get(one, "")) for one in train]
@@ -271,7 +273,7 @@ class Tabled(Pictures):
 
     def remarks(self) -> tuple[str, ...]:
         """Return what there is to say of the parts that were found."""
-        return self._found.lines()
+        return self._layout_notes.lines()
 
     def ignored(self, count: int, where: str, row: Row, left: int) -> None:
         """Count objects of an image that do not count, of which `left` others do."""

@@ -16,7 +16,7 @@ from fedssl.data.base import Dataset, register
 from fedssl.data.box_checks import XYXY, Notes
 from fedssl.data.boxes import Boxes, pixels
 from fedssl.data.image_names import AmbiguousName, Names, present, shown
-from fedssl.data.layout import PARTS, TRAIN, UNLABELLED, Layout
+from fedssl.data.layout import PARTS, TRAIN, UNLABELLED, Layout, part_by_folder
 from fedssl.data.pictures import Row, Tabled
 
 _LISTS = "ImageSets/Main"
@@ -84,7 +84,7 @@ class Voc(Tabled):
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
         """Give a picture's boxes. Raises ConfigError if the file is of a picture of another size."""
         place = self._place(row.file)
-        if not place.is_file():
+        if not place.is_file() or (not self.dealt and part_by_folder(row.file) == UNLABELLED):
             return None
         self.check_size(place.name, self._read(place).size, height, width)
         objects = self._kept(place)
@@ -111,15 +111,15 @@ class Voc(Tabled):
             listed.by_folders(images)
         for part, files in listed.files.items():
             has = [self._place(file).is_file() for file in files]
-            told = [file for file, known in zip(files, has, strict=True) if known]
-            untold = [file for file, known in zip(files, has, strict=True) if not known]
-            layout.add(part, told if part != UNLABELLED else files)
-            if part == TRAIN and files and not told:
+            annotated = [file for file, known in zip(files, has, strict=True) if known]
+            missing = [file for file, known in zip(files, has, strict=True) if not known]
+            layout.add(part, annotated if part != UNLABELLED else files)
+            if part == TRAIN and files and not annotated:
                 place = self.shown(self._place(files[0]))
                 raise self.refuse(f"training images have XML files, as {place} (found: {self.summary()})")
             if part == TRAIN:
-                layout.add(UNLABELLED, untold)
-                notes.count("training images without an XML file, unlabelled", len(untold), shown(untold, 1))
+                layout.add(UNLABELLED, missing)
+                notes.count("training images without an XML file, unlabelled", len(missing), shown(missing, 1))
         layout.unlabelled_folders(images)
         return layout
 
@@ -139,13 +139,13 @@ class Voc(Tabled):
         names = Names(file_of, by_file=True)
         for part, place in lists.items():
             for number, line in enumerate(self._lines(place), 1):
-                told = f"{self.shown(place)} names images in the folder, but line {number} is {line!r}"
+                problem = f"{self.shown(place)} names images in the folder, but line {number} is {line!r}"
                 try:
                     found = names.find(line) or names.find(line.rpartition(".")[0])
                 except AmbiguousName as error:
-                    raise self.refuse(f"{told}, which may be {' or '.join(error.files)}") from None
+                    raise self.refuse(f"{problem}, which may be {' or '.join(error.files)}") from None
                 if found is None:
-                    raise self.refuse(f"{told} (found: {self.summary()})")
+                    raise self.refuse(f"{problem} (found: {self.summary()})")
                 layout.add(part, [file_of[found]])
 
     def _lines(self, place: Path) -> list[str]:

@@ -94,8 +94,8 @@ class Yolo(Tabled):
             raise self._unreadable(place, error) from None
 
     def _unreadable(self, place: Path, reason: object) -> ConfigError:
-        told = f"{place.name}: {' '.join(str(reason).split())[:80]}"
-        return self.refuse(f"{NAMES} or {SETTINGS} can be read ({told}; found: {self.summary()})")
+        problem = f"{place.name}: {' '.join(str(reason).split())[:80]}"
+        return self.refuse(f"{NAMES} or {SETTINGS} can be read ({problem}; found: {self.summary()})")
 
     def annotation_files(self) -> list[Path]:
         """Give the class names' file, the lists of images and all text files of boxes there are."""
@@ -159,9 +159,9 @@ class Yolo(Tabled):
                 if found := self._listed(str(value), str(settings.get("path") or ""), images):
                     layout.add(part, found)
                     continue
-                told = f"{place.name} has as {part} a folder, or a text file, of images in data.path, unlike {value}"
+                problem = f"{place.name} has as {part} a folder, or a text file, of images in data.path, unlike {value}"
                 if part != TEST:
-                    raise self.refuse(f"{told} (found: {self.summary()})")
+                    raise self.refuse(f"{problem} (found: {self.summary()})")
                 notes.count(f"{part} of {place.name} that is not there", 1, str(value))
         layout.unlabelled_folders(images)
         return layout
@@ -187,8 +187,8 @@ class Yolo(Tabled):
             except AmbiguousName as error:
                 raise self.refuse(f"{self.shown(place)} tells images apart, but line {number}: {error}") from None
             if image is None:
-                told = f"{self.shown(place)} names images in the folder, but line {number} is {shown([line])}"
-                raise self.refuse(f"{told} (found: {self.summary()})")
+                problem = f"{self.shown(place)} names images in the folder, but line {number} is {shown([line])}"
+                raise self.refuse(f"{problem} (found: {self.summary()})")
             found += [image] if image else []
         return found
 

@@ -252,6 +252,12 @@ def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
     assert data.warnings == ("categories of the same name, taken as one: 1 (first: car, ids 0 and 2)",)
 
 
+def test_a_class_without_a_training_box_is_told(tmp_path: Path) -> None:
+    folder = coco_with(tmp_path / "coco", lambda content: content["categories"].append({"id": 9, "name": "root"}))
+    assert read(folder).warnings == ("classes without a box in the training images: 1 (first: root)",)
+    assert read(folder, classes=["bus", "car"]).warnings == ()
+
+
 def test_warnings_come_back_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = SOURCES.create({"name": "coco", "path": str(first_box(tmp_path / "coco", [40, 30, 0, 0])), "size": 96})
     first = open_dataset(source, tmp_path / "cache")

@@ -73,7 +73,10 @@ def test_letters_may_be_composed_in_two_ways() -> None:
 
 
 def test_images_are_listed_through_links_once_and_without_hidden_files(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a/c.jpeg", "a/d.txt", ".hidden.png", ".git/e.png", "__MACOSX/a/._c.jpeg", "f.webp"):
+    images = ["b.PNG", "a/c.jpeg", "f.webp"]
+    others = ["a/d.txt", ".hidden.png", ".git/e.png", "__MACOSX/a/._c.jpeg"]
+    outputs = ["runs/1/environment.json", "runs/1/figures/split.png", "who/split.npz", "who/split.png"]
+    for name in (*images, *others, *outputs):
         place = tmp_path / "set" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(b"")

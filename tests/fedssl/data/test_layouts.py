@@ -139,6 +139,9 @@ def test_images_in_a_folder_named_unlabelled_are_trained_on_without_labels(
     place = {"yolo": "images/unlabelled", "voc": "JPEGImages/unlabeled"}.get(layout.__name__, "unlabeled2017")
     for one in scenes("more", 3):
         draw(one, folder / place / f"{one.name}.png")
+        # Boxes that somebody has put there do not count.
+        write(folder / place / f"{one.name}.xml", layouts.voc_text(one))
+        write(folder / place / f"{one.name}.txt", layouts.yolo_text(one))
     data = read(folder)
     assert data.train.annotated.tolist() == [True] * 12 + [False] * 3
     assert not data.train.background[12:].any()
