@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,9 @@ def split(argv: Sequence[str]) -> int:
     experiment = compose_experiment(argv)
     out = Path(experiment.out or "split")
     check_out(str(out))
-    made = prepare_split(experiment)
+    made, warnings = prepare_split(experiment)
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
     from fedssl.report.split import draw_split
 
     out.mkdir(parents=True, exist_ok=True)

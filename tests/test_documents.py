@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import layouts
 import numpy as np
 import pytest
 
@@ -59,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     y = np.arange(300) % 4
     y[100:250] = -1
     np.savez(path / "mine.npz", x_train=x, y_train=y)
+    layouts.yolo(path / "FOLDER")
     return path
 
 

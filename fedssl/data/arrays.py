@@ -18,12 +18,12 @@ _CHUNK = 1024
 
 
 def dataset_key(source: DataSource) -> str:
-    """Give the hash that names a source's samples in the cache."""
+    """Return the hash that names a source's samples in the cache."""
     return hashlib.sha256(f"{source.name}\n{source.fingerprint()}".encode()).hexdigest()
 
 
 def check_images(path: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
-    """Give the images as uint8 (n, height, width, channels); floats must lie in 0..1."""
+    """Return the images as uint8 (n, height, width, channels); floats must lie in 0..1."""
     if x.ndim not in (3, 4):
         raise _refuse(path, name, f"of shape (n, h, w) or (n, h, w, c), not {x.shape}")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
@@ -52,7 +52,7 @@ def _to_bytes(path: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def check_integers(path: str, name: str, y: NDArray[Any], count: int, highest: int) -> NDArray[np.int64]:
-    """Give whole numbers -1..`highest`, one a sample, as int64."""
+    """Return whole numbers -1..`highest`, one a sample, as int64."""
     if y.ndim != 1:
         raise _refuse(path, name, f"of shape (n,), not {y.shape}")
     if y.dtype.kind not in "iu":
@@ -83,7 +83,7 @@ def build_dataset(path: str, source: DataSource, train: Samples, test: Samples, 
 
 
 def channel_moments(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and standard deviation (at least 1e-3) of each channel, pixels in 0..1."""
+    """Return mean and standard deviation (at least 1e-3) of each channel, pixels in 0..1."""
     value = np.arange(256) / 255
     means, stds = [], []
     for channel in range(x.shape[3]):
@@ -98,7 +98,7 @@ def channel_moments(x: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[floa
 
 
 def first_of_each(y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Give sorted positions of the first `count` samples of each known class; of all samples, if `count` is 0."""
+    """Return sorted positions of the first `count` samples of each known class; of all samples, if `count` is 0."""
     if not count:
         return np.arange(len(y))
     first = [np.flatnonzero(y == label)[:count] for label in np.unique(y[y >= 0])]
@@ -106,7 +106,7 @@ def first_of_each(y: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def stratified(y: NDArray[np.int64], share: float, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Give sorted indices of `share` of each class's samples; one of each class is always left out.
+    """Return sorted indices of `share` of each class's samples; one of each class is always left out.
 
     Counts are rounded by largest remainder, so that the total is right too. Samples of unknown
     class are never drawn.

@@ -63,12 +63,12 @@ class Samples:
         return empty & self.annotated if len(self.annotated) else empty
 
     def boxes_of(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Give the boxes (k, 4) and classes (k,) of picture i."""
+        """Return the boxes (k, 4) and classes (k,) of picture i."""
         rows = slice(self.box_offsets[i], self.box_offsets[i + 1])
         return self.boxes[rows], self.box_class[rows]
 
     def boxes_at(self, index: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-        """Give boxes (m, 4), classes (m,) and places in `index` (m,), ascending, of many pictures."""
+        """Return boxes (m, 4), classes (m,) and places in `index` (m,), ascending, of many pictures."""
         starts = self.box_offsets[index]
         counts = self.box_offsets[index + 1] - starts
         place = np.repeat(np.arange(len(index)), counts)
@@ -84,6 +84,7 @@ class Dataset:
     +-`limit` if that is above 0; `std` is then 3 / `limit` standard deviations. `key` names it in the cache.
     `server_groups`: groups whose training samples are the server's, labelled; the test split has none of them.
     `group_names`: a text for each group, sorted by its number. `rate_hz`: rows of a window a second, 0 if unknown.
+    `warnings`: what was left out or taken otherwise than written, a line each, for the user.
     `domain_names`: a text for each domain. Scenes have mean 0 and std 1, so that models see pixels in 0..1.
     """
 
@@ -99,6 +100,7 @@ class Dataset:
     group_names: tuple[str, ...] = ()
     rate_hz: float = 0.0
     domain_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,7 +109,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Give the number of classes."""
+        """Return the number of classes."""
         return len(self.class_names)
 
 
@@ -118,18 +120,21 @@ class DataSource(ABC):
     name: ClassVar[str] = ""
     task: ClassVar[str] = "classification"
     flip: ClassVar[bool] = True
-    dealt: ClassVar[bool] = False
-    """Whether the user has said who holds which sample."""
+
+    @property
+    def dealt(self) -> bool:
+        """Say whether the user has said who holds which sample."""
+        return False
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Give a text that changes when the samples would; cheap, since it is asked at every start.
+        """Return a text that changes when the samples would; cheap, since it is asked at every start.
 
         Raises ConfigError when the files are missing or cannot be used.
         """
 
     def client_groups(self) -> NDArray[np.int64] | None:
-        """Give the natural groups of clients' training samples; None where they are not known before `read`."""
+        """Return the natural groups of clients' training samples; None where they are not known before `read`."""
         return None
 
     @abstractmethod

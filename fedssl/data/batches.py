@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def batches(
     index: NDArray[np.int64], batch_size: int, num_batches: int, generator: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Give `num_batches` batches of equal size from passes over `index`, each pass in a new order.
+    """Return `num_batches` batches of equal size from passes over `index`, each pass in a new order.
 
     A batch has min(batch_size, len(index)) samples, but at least 2 so that batch norm can run; a pass may end inside
     a batch. An empty `index` gives empty batches.

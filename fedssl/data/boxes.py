@@ -6,10 +6,10 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.base import Ints as Ints
@@ -26,10 +26,20 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of one picture: `xyxy` float32 (k, 4) in its pixels, `classes` int64 (k,)."""
+    """The boxes of one picture: `xyxy` float32 (k, 4) in its pixels, `classes` int64 (k,).
+
+    `number` is what messages call them by: an annotation's id, a line or an object; empty if nothing does.
+    """
 
     xyxy: Floats
     classes: Ints
+    number: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def pixels(xyxy: ArrayLike) -> Floats:
+    """Return boxes as float32; numbers that are too large for it become infinite."""
+    with np.errstate(over="ignore"):
+        return np.asarray(xyxy, np.float64).astype(np.float32)
 
 
 NO_BOXES = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
@@ -45,12 +55,12 @@ class Letterbox:
 
     @property
     def scale(self) -> float:
-        """Give stored pixels a pixel of the original."""
+        """Return stored pixels a pixel of the original."""
         return self.size / max(self.height, self.width)
 
     @property
     def inner(self) -> tuple[int, int]:
-        """Give height and width of the picture inside the square."""
+        """Return height and width of the picture inside the square."""
         height, width = (max(1, round(side * self.scale)) for side in (self.height, self.width))
         return height, width
 
@@ -86,7 +96,7 @@ class Letterbox:
 
 
 def rarest_class(boxes: Sequence[Boxes], num_classes: int) -> Ints:
-    """Give each picture's class that is in the fewest pictures (n,), the lower of two; -1 without boxes."""
+    """Return each picture's class that is in the fewest pictures (n,), the lower of two; -1 without boxes."""
     found = [np.unique(one.classes) for one in boxes]
     frequency = np.bincount(np.concatenate([*found, np.zeros(0, np.int64)]), minlength=num_classes)
     return np.array([one[frequency[one].argmin()] if len(one) else -1 for one in found], np.int64)
@@ -101,7 +111,7 @@ def pack(
     *,
     annotated: NDArray[np.bool_] | None = None,
 ) -> Samples:
-    """Give samples of letterboxed pictures x (n, size, size, 3) and their boxes; None = all are annotated."""
+    """Return samples of letterboxed pictures x (n, size, size, 3) and their boxes; None = all are annotated."""
     counts = [len(one.classes) for one in boxes]
     return Samples(
         x=x,
@@ -116,7 +126,7 @@ def pack(
 
 
 def room_for(count: int, size: int) -> Picture:
-    """Give uint8 (count, size, size, 3) to write into; from 1 GB on in a temporary file in the cache's folder.
+    """Return uint8 (count, size, size, 3) to write into; from 1 GB on in a temporary file in the cache's folder.
 
     Raises ConfigError if there is no room for it.
     """

@@ -22,19 +22,19 @@ from fedssl.data.base import Dataset, DataSource, Samples
 
 _ARRAYS = ("x", "y", "group")
 _OF_SCENES = ("boxes", "box_class", "box_offsets", "domain", "annotated")
-_LISTS = ("class_names", "mean", "std", "server_groups", "group_names", "domain_names")
-_FORMAT = 3
+_LISTS = ("class_names", "mean", "std", "server_groups", "group_names", "domain_names", "warnings")
+_FORMAT = 4
 _ATTEMPTS = 5
 
 
 def cache_directory() -> Path:
-    """Give the cache folder: the environment's FEDSSL_CACHE, else ~/.cache/fedssl."""
+    """Return the cache folder: the environment's FEDSSL_CACHE, else ~/.cache/fedssl."""
     given = os.environ.get("FEDSSL_CACHE", "")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "fedssl"
 
 
 def open_dataset(source: DataSource, cache: Path | None = None) -> Dataset:
-    """Give the source's data set with its arrays as read-only memory maps, decoded on first use.
+    """Return the source's data set with its arrays as read-only memory maps, decoded on first use.
 
     Raises ConfigError when the source cannot be read or the cache folder cannot be written.
     """
@@ -109,13 +109,14 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "group_names": dataset.group_names,
         "rate_hz": dataset.rate_hz,
         "domain_names": dataset.domain_names,
+        "warnings": dataset.warnings,
         "seals": seals,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _open(folder: Path, key: str) -> Dataset | None:
-    """Give the stored data set, or None if it is missing, damaged or being replaced."""
+    """Return the stored data set, or None if it is missing, damaged or being replaced."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != _FORMAT or meta["key"] != key:
@@ -141,7 +142,7 @@ def _map(file: Path, sealed: list[int]) -> NDArray[Any]:
 
 
 def seal(file: Path) -> list[int]:
-    """Give what tells later whether a file is as it is now: its CRC-32 and time of change in ns."""
+    """Return what tells later whether a file is as it is now: its CRC-32 and time of change in ns."""
     return [_checksum(file), file.stat().st_mtime_ns]
 
 

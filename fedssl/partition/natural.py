@@ -29,7 +29,7 @@ class Natural(Partition):
         """Give the lowest `num_clients` groups. Raises ConfigError if there are fewer."""
         found = np.unique(group[group >= 0])
         if not len(found):
-            raise ConfigError("partition", self.name, "another one: these samples have no natural groups")
+            raise ConfigError("partition", self.name, "another one, such as iid: these samples have no natural groups")
         if num_clients > len(found):
             allowed = f"at most {len(found)}, the groups (people, devices, domains) that are not the server's"
             raise ConfigError("clients", num_clients, allowed)

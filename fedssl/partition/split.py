@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.arrays import stratified
-from fedssl.data.base import ABSENT, GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN, Dataset, Indices
+from fedssl.data.base import ABSENT, GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN, Dataset, Indices, Samples
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.partition.base import Ints, LabelRule, Partition, by_group, check_clients
 from fedssl.partition.shares import draw_to_shares
 from fedssl.rng import Rng
 
-_VERSION = 2
+_VERSION = 3
 BACKGROUND = -2
 """What a client is told of an annotated scene without boxes."""
 _SERVER = ("server_index", "server_label")
@@ -160,8 +160,9 @@ def make_split(
     A stratified share `validation` of the clients' training samples of known class is set aside, the rest is
     partitioned, labelled where the partition's classes may be, and each client is dealt validation and test samples in
     its own class shares, or gets those of its natural group. The server has the samples of its groups to itself.
-    Raises ConfigError, on `clients` if they are more than the samples.
+    Raises ConfigError, on `clients` if they are more than the samples. Annotated scenes without boxes are a class more.
     """
+    _check_scenes(dataset, partition, labels)
     rng = Rng(seed)
     y, group = dataset.train.y, dataset.train.group
     free, reserved = _reserve(dataset)
@@ -170,7 +171,8 @@ def make_split(
     free = np.setdiff1d(free, drawn, assume_unique=True)
     groups = partition.client_groups(group[free], num_clients)
     offered = free if groups is None else free[np.isin(group[free], groups)]
-    pool = offered[stratified(y[offered], validation, rng.numpy("validation"))]
+    strata, _ = _strata(dataset, dataset.train)
+    pool = offered[stratified(strata[offered], validation, rng.numpy("validation"))]
     rest = np.setdiff1d(offered, pool, assume_unique=True)
     if shared:
         drawn = _drawn_for_server(dataset, np.setdiff1d(free, pool), labels, seen, rng)
@@ -199,6 +201,22 @@ def make_split(
     )
 
 
+def _check_scenes(dataset: Dataset, partition: Partition, labels: LabelRule) -> None:
+    """Check that nothing is asked of boxes that is only meant for one class a sample. Raises ConfigError."""
+    if not dataset.train.holds_boxes:
+        return
+    if partition.open_world:
+        raise ConfigError("partition", partition.name, "another one: an image has boxes of seen and unseen classes")
+    if labels.noise > 0:
+        raise ConfigError("labels.noise", labels.noise, "0 for images with boxes, which it does not change")
+
+
+def _strata(dataset: Dataset, samples: Samples) -> tuple[Ints, int]:
+    """Return each sample's class, for annotated scenes without boxes one more, and the number of classes."""
+    marked = np.where(samples.background, dataset.num_classes, samples.y)
+    return marked, dataset.num_classes + int(samples.holds_boxes)
+
+
 def _told(dataset: Dataset, index: Ints, parts: Sequence[Ints], labels: LabelRule, seen: int, rng: Rng) -> Ints:
     """Give the label told for each of these training samples, -1 if none; classes below `seen` may have labels."""
     y = dataset.train.y[index]
@@ -212,13 +230,10 @@ def _told(dataset: Dataset, index: Ints, parts: Sequence[Ints], labels: LabelRul
 
 
 def _classes(dataset: Dataset, index: Ints, seen: int) -> tuple[Ints, int]:
-    """Give the classes that label rules go by, -1 where there may be no label, and their number.
-
-    Annotated scenes without boxes are a class more.
-    """
-    y, train = dataset.train.y[index], dataset.train
-    marked = np.where(train.background[index], dataset.num_classes, np.where(y < seen, y, -1))
-    return marked, dataset.num_classes + int(train.holds_boxes)
+    """Give the classes that label rules go by, -1 where there may be no label, and their number."""
+    marked, number = _strata(dataset, dataset.train)
+    unseen = (marked >= seen) & ~dataset.train.background
+    return np.where(unseen, -1, marked)[index], number
 
 
 def _drawn_for_server(dataset: Dataset, free: Ints, labels: LabelRule, seen: int, rng: Rng) -> Ints:
@@ -247,7 +262,8 @@ def _scored(
     dataset: Dataset, pool: Ints, held: Sequence[Ints], groups: Ints | None, rng: Rng
 ) -> tuple[list[Ints], list[Ints]]:
     """Give each client's validation samples, as positions in `pool`, and test samples."""
-    mine = [dataset.train.y[index] for index in held]
+    strata, number = _strata(dataset, dataset.train)
+    mine = [strata[index] for index in held]
     if groups is not None:
         val = by_group(dataset.train.group[pool], groups)
         if (dataset.test.group >= 0).any():
@@ -255,9 +271,10 @@ def _scored(
         if dataset.domain_names:
             return val, [_same_domains(dataset, index) for index in held]
     else:
-        val = draw_to_shares(dataset.train.y[pool], mine, dataset.num_classes, rng, "client validation")
-    known = np.flatnonzero(dataset.test.y >= 0)
-    drawn = draw_to_shares(dataset.test.y[known], mine, dataset.num_classes, rng, "client test")
+        val = draw_to_shares(strata[pool], mine, number, rng, "client validation")
+    scored, _ = _strata(dataset, dataset.test)
+    known = np.flatnonzero(scored >= 0)
+    drawn = draw_to_shares(scored[known], mine, number, rng, "client test")
     return val, [known[index] for index in drawn]
 
 

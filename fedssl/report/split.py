@@ -25,10 +25,10 @@ _BESIDE_SERVER = 0.05
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Samples by client and class: int64 (clients, classes).
+    """Samples by client and class: int64 (clients, classes + 1).
 
-    `unlabelled` is by true class; its last, extra column counts samples of unknown class. `server` are the server's
-    labelled ones by class, the last of them scenes without boxes; empty if it has none.
+    `labelled` ends with scenes without boxes; `unlabelled` is by true class and ends with samples of unknown class.
+    `server` are the server's labelled ones, as `labelled`; empty if it has none.
     """
 
     labelled: NDArray[np.int64]
@@ -56,13 +56,14 @@ def read_split(path: Path) -> SplitCounts:
         raise ConfigError("report", str(path), f"a split.npz ({error})") from None
     client = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     shape = (len(offsets) - 1, len(names) + 1)
-    has_label = given >= 0
-    column = np.where(has_label, given, np.where(truth >= 0, truth, len(names)))
+    has_label = given != -1
+    column = np.where(has_label, given, truth)
+    column = np.where(column >= 0, column, len(names))
     counts = np.zeros((2, *shape), dtype=np.int64)
     np.add.at(counts, (has_label.astype(int), client, column), 1)
     num_dropped = int(dropped) if dropped.ndim == 0 else len(dropped)
     server = np.bincount(np.where(own >= 0, own, len(names)), minlength=len(names) + 1).tolist() if len(own) else ()
-    return SplitCounts(counts[1][:, :-1], counts[0], names, num_dropped, tuple(server))
+    return SplitCounts(counts[1], counts[0], names, num_dropped, tuple(server))
 
 
 def draw_split(split_npz: Path, png: Path) -> Path:
@@ -76,8 +77,7 @@ def split_figure(split: SplitCounts) -> Figure:
 
     names = [plain(name, 18) for name in split.class_names]
     number, server = len(split.labelled), np.array(split.server or [0] * (len(names) + 1))
-    above = np.pad(split.labelled, ((0, 0), (0, 1)))
-    below = split.unlabelled
+    above, below = split.labelled, split.unlabelled
     if server.any():
         above, below = np.vstack([above, server]), np.vstack([below, np.zeros_like(server)])
     rows = min(len(names) + bool(split.num_unknown), MAX_NAMES)
@@ -142,5 +142,5 @@ def _write_counts(ax: Axes, counts: NDArray[np.int64], top: int) -> None:
     for client, row in enumerate(counts):
         for place, value in enumerate(row):
             if value:
-                color = "white" if value > 0.35 * top else BLACK
+                color = "white" if value - 1 > 0.35 * (top - 1) else BLACK
                 ax.text(client, place, str(value), ha="center", va="center", fontsize=size, color=color)

@@ -7,15 +7,17 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fedssl.config import option, sha256
 from fedssl.data.base import register
-from fedssl.data.boxes import Boxes
+from fedssl.data.boxes import Boxes, pixels
 from fedssl.data.cache import cache_directory, replace_whole
-from fedssl.data.sources.pictures import NOBODY, TRAIN, Pictures, Row
+from fedssl.data.sources.box_checks import XYXY
+from fedssl.data.sources.layout import TRAIN
+from fedssl.data.sources.pictures import NOBODY, Pictures, Row
 from fedssl.data.sources.weather import WEATHERS
 from fedssl.rng import Rng
 
@@ -33,6 +35,8 @@ class Bdd100k(Pictures):
 
     Server cloudy, clients overcast, rainy, snowy; the published validation split is what is scored.
     """
+
+    reading: ClassVar[str] = XYXY
 
     size: int = option(640, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option(FIVE, "names of the classes that count, in order (FedSTO, section 5); empty = all")
@@ -72,17 +76,21 @@ class Bdd100k(Pictures):
         return rows
 
     def names(self) -> tuple[str, ...]:
-        """Give all categories that occur, sorted."""
+        """Return all categories that occur, sorted."""
         return self._read()[0]
 
     def annotation_files(self) -> list[Path]:
-        """Give the two JSON files."""
+        """Return the two JSON files."""
         return [self.folder() / "labels" / "det_20" / f"det_{part}.json" for part in ("train", "val")]
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
-        """Give the boxes of the picture of that name."""
+        """Return the boxes of the picture of that name."""
         del height, width
         return self._read()[2].get(PurePosixPath(row.file).name)
+
+    def where(self, row: Row, number: int) -> str:
+        """Return the image and the place among its boxes."""
+        return f"box2d {number} of {PurePosixPath(row.file).name}"
 
     def _by_weather(self, part: str, most: int) -> list[list[str]]:
         tags = self._read()[1][part]
@@ -90,7 +98,7 @@ class Bdd100k(Pictures):
         return [[f"images/100k/{part}/{name}" for name in names[: most or None]] for names in found]
 
     def _parties(self, weather: np.ndarray) -> np.ndarray:
-        """Give each picture's party: client 3 j + w - 1 is the j-th of weather w; `iid` deals them all out evenly."""
+        """Return each picture's party: client 3 j + w - 1 is the j-th of weather w; `iid` deals them all out evenly."""
         shuffled = Rng(self.seed).numpy("bdd100k parties").permutation(len(weather))
         party = np.zeros(len(weather), np.int64)
         for one in range(4):
@@ -116,7 +124,7 @@ class Bdd100k(Pictures):
 def _scalabel(
     files: tuple[tuple[str, int], ...],
 ) -> tuple[tuple[str, ...], dict[str, dict[str, str]], dict[str, Boxes]]:
-    """Give class names, each part's weather tags by file name, and boxes by file name, from the det_20 files."""
+    """Return class names, each part's weather tags by file name, and boxes by file name, from the det_20 files."""
     frames: dict[str, list[dict[str, Any]]] = {
         part: json.loads(Path(file).read_text(encoding="utf-8"))
         for part, (file, _) in zip(("train", "val"), files, strict=True)
@@ -128,7 +136,7 @@ def _scalabel(
     for frame in everything:
         xyxy = [[label["box2d"][side] for side in ("x1", "y1", "x2", "y2")] for label in _labels(frame)]
         classes = np.array([place[_name(label)] for label in _labels(frame)], np.int64)
-        boxes[str(frame["name"])] = Boxes(np.array(xyxy, np.float32).reshape(-1, 4), classes)
+        boxes[str(frame["name"])] = Boxes(pixels(xyxy).reshape(-1, 4), classes)
     tags = {
         part: {str(one["name"]): str(one["attributes"]["weather"]) for one in found} for part, found in frames.items()
     }

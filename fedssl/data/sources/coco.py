@@ -1,166 +1,178 @@
-"""A user's pictures with boxes in COCO's JSON format."""
+"""A user's images with boxes in COCO's JSON format."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-
-import numpy as np
+from pathlib import Path
+from typing import ClassVar
 
 from fedssl.config import ConfigError, option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
+from fedssl.data.sources.box_checks import XYWH, Notes
+from fedssl.data.sources.coco_json import Annotations, File, Image, read_files
+from fedssl.data.sources.image_names import AmbiguousName, Names, shown
+from fedssl.data.sources.layout import UNLABELLED, Layout, part_by_folder, part_of
 from fedssl.data.sources.pictures import Row, Tabled
 
-T = TypeVar("T")
-_CORNERS = 4
-
-
-@dataclass(frozen=True)
-class Image:
-    """What is said of a picture: width and height, 0 where it is not said, and the boxes."""
-
-    size: tuple[float, float]
-    boxes: Boxes
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What JSON files say: class names by category number, and annotated pictures by their `file_name`."""
-
-    names: tuple[str, ...]
-    images: dict[str, Image]
+PATTERN = "annotations/*.json"
+PLACES = ("annotations/instances_*.json", PATTERN, "*/_annotations.coco.json", "*.json", "*/*.json")
+"""Where the JSON files of a folder without a table may be; the first with a file counts."""
 
 
 @register("coco")
 @dataclass
 class Coco(Tabled):
-    """Pictures anywhere in the folder, boxes in COCO's JSON; crowds are left out.
+    """Images anywhere in the folder, boxes in COCO's JSON; crowds are left out.
 
-    A picture is found by the end of its path: `images/a.jpg` in the table is `file_name` a.jpg or images/a.jpg. Those
-    of a file without `annotations` are unlabelled.
+    A table's `images/a.jpg` is `file_name` a.jpg or images/a.jpg, also of another machine's path. Images of a JSON
+    without `annotations` are unlabelled. Without a table, each JSON is of a part, by its name or folder: train, val or
+    test.
     """
 
-    annotations: str = option("annotations/*.json", "the JSON files in the folder, `*` for any text in a name")
+    reading: ClassVar[str] = XYWH
+
+    annotations: str = option(PATTERN, "the JSON files in the folder, `*` for any text in a name")
 
     def read(self) -> Dataset:
         """Decode and check everything."""
         self._file_of: dict[str, str] = {}
-        self._images = self._read().images
+        self._images = self._by_name() if self.dealt else {}
+        self._names = Names(self._images)
         return super().read()
 
     def names(self) -> tuple[str, ...]:
-        """Give the categories' names, by their number."""
+        """Return the categories' names, by their number."""
         return self._read().names
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return what there is to say of the folder and the JSON files."""
+        for note in self._read().notes:
+            self._layout_notes.count(*note)
+        return super().remarks()
+
     def annotation_files(self) -> list[Path]:
-        """Give the JSON files. Raises ConfigError if there are none."""
+        """Return the JSON files. Raises ConfigError if there are none."""
+        places = PLACES if self.annotations == PATTERN and not self.dealt else (self.annotations,)
         try:
-            found = sorted(self.folder().glob(self.annotations))
+            found = next((files for place in places if (files := sorted(self.folder().glob(place)))), [])
         except (ValueError, NotImplementedError):
             raise ConfigError("data.annotations", self.annotations, "a pattern inside data.path") from None
         if not found:
-            raise self.refuse(f"annotations are in {self.annotations}")
+            raise self.refuse(f"annotations are in {' or '.join(places)} (found: {self.summary()})")
         return found
 
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
-        """Give the boxes of the picture of that name. Raises ConfigError if it is another's, or of another size."""
-        images, parts = self._images, PurePosixPath(row.file).parts
-        name = next((end for i in range(len(parts)) if (end := "/".join(parts[i:])) in images), None)
-        if name is None:
+        """Return the boxes of the picture of that name. Raises ConfigError if it is another's, or of another size."""
+        name = row.file if not self.dealt else self._name(row)
+        if name is None or (image := self._images.get(name)) is None:
             return None
         if (other := self._file_of.setdefault(name, row.file)) != row.file:
             raise self.refuse(f"annotations tell {other} and {row.file} apart: both are file_name {name}")
-        self.check_size(name, images[name].size, height, width)
-        return images[name].boxes
+        self.check_size(name, image.size, height, width)
+        self.ignored(image.crowds, f"{image.json}: {row.file}", row, len(image.boxes.classes))
+        return image.boxes
+
+    def where(self, row: Row, number: int) -> str:
+        """Return the JSON file and the annotation's id."""
+        image = self._images[row.file if not self.dealt else self._name(row) or ""]
+        return f"{image.json}: annotation {number} ({shown([row.file])})"
+
+    def looked_for(self, row: Row) -> str:
+        """Return some names that the annotations have."""
+        names = [name for file in self._read().files if file.annotated for name in file.images]
+        return f"for {row.file} among the file_name of {self.annotations}: {shown(names) or 'none'}"
+
+    def layout(self, images: Sequence[str], notes: Notes) -> Layout:
+        """Return the images that the JSON files list, by their parts, and those of folders named `unlabelled`."""
+        layout, names = Layout(), Names(images, by_file=True)
+        self._images = {}
+        for file, part in self._parts():
+            places = self._places(file, part, names, notes)
+            annotated = file.annotated and part != UNLABELLED
+            if annotated:
+                self._images |= {place: file.images[name] for name, place in places.items()}
+                layout.add(part, places.values())
+            elif part in ("train", UNLABELLED):
+                layout.add(UNLABELLED, places.values())
+        layout.unlabelled_folders(images)
+        return layout
+
+    def _parts(self) -> list[tuple[File, str]]:
+        """Return each JSON file with its part; a single one may be of none and is then of `train`."""
+        files = self._read().files
+        parts = []
+        for file in files:
+            place = self.shown(file.place)
+            part = part_of(file.place.name) or part_by_folder(place)
+            if not part and len(files) > 1:
+                others = shown((self.shown(one.place) for one in files), 6)
+                raise self.refuse(f"JSON files are named train, val or test, or are in such folders, not {others}")
+            parts.append((file, part or "train"))
+        return parts
+
+    def _places(self, file: File, part: str, names: Names, notes: Notes) -> dict[str, str]:
+        """Return the image file of each `file_name` of a JSON file; those of other parts' folders do not count.
+
+        Of several, those in a folder of its part count, of these then those beside the JSON file.
+        """
+        beside = f"{self.shown(file.place.parent)}/"
+        places: dict[str, str] = {}
+        missing = []
+        for name in file.images:
+            try:
+                place = names.find(
+                    name,
+                    lambda path: part_by_folder(path) in ("", part),
+                    lambda path: part_by_folder(path) == part,
+                    lambda path: path.startswith(beside),
+                )
+            except AmbiguousName as error:
+                both = " or ".join(error.files)
+                raise self.refuse(
+                    f"images are told apart by file_name, but {name} of {file.place.name} may be {both}"
+                ) from None
+            if place is None:
+                missing.append(name)
+            else:
+                places[name] = place
+        if not places and file.images:
+            problem = f"images are those of {self.shown(file.place)}, which has as file_name {shown(missing)}"
+            raise self.refuse(f"{problem} (found: {self.summary()})")
+        self._check_apart(places, file)
+        notes.count(f"images of {self.shown(file.place)} that are not there", len(missing), shown(missing, 1))
+        return places
+
+    def _check_apart(self, places: dict[str, str], file: File) -> None:
+        first: dict[str, str] = {}
+        for name, place in places.items():
+            if (other := first.setdefault(place, name)) != name:
+                both = f"{other} and {name}"
+                raise self.refuse(f"images are told apart by file_name, but {both} of {file.place.name} fit {place}")
+
+    def _name(self, row: Row) -> str | None:
+        try:
+            return self._names.find(row.file)
+        except AmbiguousName as error:
+            problem = f"{row.file} may be file_name {' or '.join(error.files)}"
+            raise self.refuse(f"table names each image so that one file_name fits, but {problem}") from None
+
+    def _by_name(self) -> dict[str, Image]:
+        """Return the annotated images of all JSON files by their `file_name`."""
+        images: dict[str, Image] = {}
+        for file in self._read().files:
+            if file.annotated:
+                if twice := next((name for name in file.images if name in images), None):
+                    problem = f"{file.place.name}: two images have the file_name {twice}"
+                    raise self.refuse(f"{self.annotations} is in COCO's format ({problem})")
+                images |= file.images
+        return images
 
     def _read(self) -> Annotations:
         files = self.annotation_files()
         try:
-            return _merged(tuple((str(file), file.stat().st_mtime_ns) for file in files))
+            return read_files(tuple((str(file), file.stat().st_mtime_ns) for file in files))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
             raise self.refuse(f"{self.annotations} is in COCO's format ({reason})") from None
-
-
-@lru_cache(maxsize=1)
-def _merged(files: tuple[tuple[str, int], ...]) -> Annotations:
-    """Read JSON files; the times are there so that a changed file is read again. Raises ValueError, OSError."""
-    contents = {Path(file).name: _content(Path(file)) for file, _ in files}
-    categories: dict[int, str] = {}
-    for file, one in ((file, one) for file, content in contents.items() for one in content["categories"]):
-        number, name = _get(one, "id", int, f"{file}: a category"), _get(one, "name", str, f"{file}: a category")
-        if categories.setdefault(number, name) != name:
-            raise ValueError(f"{file}: category {number} is {categories[number]} and {name}")
-    names = tuple(categories[number] for number in sorted(categories))
-    if not names or len(set(names)) != len(names):
-        raise ValueError("categories must have different names, the same in all files")
-    place = {number: i for i, number in enumerate(sorted(categories))}
-    images: dict[str, Image] = {}
-    for file, content in contents.items():
-        if "annotations" in content:
-            for name, image in _of_file(file, content, place):
-                if name in images:
-                    raise ValueError(f"{file}: two images have the file_name {name}")
-                images[name] = image
-    return Annotations(names, images)
-
-
-def _of_file(file: str, content: dict[str, Any], place: dict[int, int]) -> Iterator[tuple[str, Image]]:
-    """Give a file's pictures by name; `place` is the number of each category."""
-    held: dict[str, list[tuple[tuple[float, ...], int]]] = {}
-    for one in content["images"]:
-        if (number := _get(one, "id", str, f"{file}: an image")) in held:
-            raise ValueError(f"{file}: two images have the id {number}")
-        held[number] = []
-    for one in content["annotations"]:
-        told = f"{file}: annotation {_get(one, 'id', str, '', '')}".rstrip()
-        if _get(one, "iscrowd", int, told, 0):
-            continue
-        image, category = _get(one, "image_id", str, told), _get(one, "category_id", int, told)
-        if image not in held:
-            raise ValueError(f"{told} is of image {image}, which is not there")
-        if category not in place:
-            raise ValueError(f"{told} is of category {category}, which is not there")
-        held[image].append((_get(one, "bbox", _box, told), place[category]))
-    for one in content["images"]:
-        told = f"{file}: image {one['id']}"
-        mine = held[str(one["id"])]
-        corner = np.array([box for box, _ in mine], np.float64).reshape(-1, _CORNERS)
-        corner[:, 2:] += corner[:, :2]
-        boxes = Boxes(corner.astype(np.float32), np.array([number for _, number in mine], np.int64))
-        size = (_get(one, "width", float, told, 0.0), _get(one, "height", float, told, 0.0))
-        yield _get(one, "file_name", str, told), Image(size, boxes)
-
-
-def _content(file: Path) -> dict[str, Any]:
-    """Read a file. Raises ValueError if it does not hold images and categories."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("images", "categories", "annotations"):
-        held = found.get(key, [] if key == "annotations" else None) if isinstance(found, dict) else None
-        if not isinstance(held, list):
-            raise ValueError(f"{file.name} has no list of {key}: data.annotations chooses the files")
-    content: dict[str, Any] = found
-    return content
-
-
-def _get(one: Any, key: str, kind: Callable[[Any], T], where: str, default: T | None = None) -> T:
-    """Give a value. Raises ValueError if it is not there, or not of the kind."""
-    value = one.get(key) if isinstance(one, dict) else None
-    if value is None:
-        if default is None:
-            raise ValueError(f"{where} has no {key}")
-        return default
-    try:
-        return kind(value)
-    except (ValueError, TypeError):
-        raise ValueError(f"{where} has as {key} {str(value)[:40]}") from None
-
-
-def _box(value: Any) -> tuple[float, ...]:
-    left, top, width, height = (float(number) for number in value)
-    return left, top, width, height

@@ -1,4 +1,4 @@
-"""Pictures with boxes in a folder of one's own, and the table that says who holds which."""
+"""Images with boxes in a folder of one's own, and the table that says who holds which."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
-from fedssl.data.boxes import Boxes, Floats, Letterbox, Picture, pack, rarest_class, room_for
+from fedssl.data.boxes import NO_BOXES, Boxes, Ints, Letterbox, Picture, pack, rarest_class, room_for
+from fedssl.data.sources.box_checks import CROWD, EMPTIED, BoxCheck, Notes
+from fedssl.data.sources.image_names import image_files
+from fedssl.data.sources.layout import PARTS, TRAIN, Layout, domains, summary
 from fedssl.progress import report_progress
 
-TRAIN = "train"
-PARTS = (TRAIN, "val", "test")
 SERVER, NOBODY = 0, -1
 FORMATS = ("JPEG", "PNG", "WEBP")
 COLUMNS = ("file", "part", "party", "domain")
 TOTAL = "total"
-_VERSION = 3
+TABLE = "pictures.csv"
+_VERSION = 4
 _DIGITS = 9
 
 
@@ -46,8 +48,10 @@ class Pictures(DataSource):
     """Base of the sources of a user's pictures."""
 
     task: ClassVar[str] = "detection"
+    reading: ClassVar[str]
+    """What a box's four numbers mean in the format, one of those in `fedssl.data.sources.box_checks`."""
 
-    path: str = option("", "the folder with pictures, annotations and table")
+    path: str = option("", "the folder with images and annotations, and the table if there is one")
     size: int = option(224, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option([], "names of the classes that count, in order; empty = all")
     evaluate_on: str = option(
@@ -56,44 +60,65 @@ class Pictures(DataSource):
 
     @abstractmethod
     def rows(self) -> list[Row]:
-        """Give all pictures. Raises ConfigError."""
+        """Return all pictures. Raises ConfigError."""
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """Give the names of all annotated classes. Raises ConfigError."""
+        """Return the names of all annotated classes. Raises ConfigError."""
 
     @abstractmethod
     def annotation_files(self) -> list[Path]:
-        """Give the files whose change changes boxes."""
+        """Return the files whose change changes boxes."""
 
     @abstractmethod
     def annotated(self, row: Row, height: int, width: int) -> Boxes | None:
-        """Give a picture's boxes in its pixels, classes numbered as in `names`; None if nobody annotated it."""
+        """Return a picture's boxes in its pixels, classes numbered as in `names`; None if nobody annotated it."""
+
+    @abstractmethod
+    def where(self, row: Row, number: int) -> str:
+        """Return what a message calls an image's box of this number."""
+
+    def looked_for(self, row: Row) -> str:
+        """Return where an image's annotations were looked for."""
+        return f"for {row.file}"
+
+    def inputs(self) -> Iterator[str]:
+        """Yield the images and what is known of them before annotations are read."""
+        for row in self._used():
+            yield f"{row} {self.state(self.folder() / row.file)}"
 
     def fingerprint(self) -> str:
-        """Give the hash of table, names, sizes and times of files and of what else decides the samples."""
-        digest = hashlib.sha256(repr((_VERSION, self.size, self.classes, self.evaluate_on)).encode())
-        for row in self._used():
-            digest.update(f"{row} {self.state(self.folder() / row.file)}\n".encode())
+        """Return the hash of options, table, names, sizes and times of files."""
+        options = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "path"}
+        digest = hashlib.sha256(repr((_VERSION, options)).encode())
+        for line in self.inputs():
+            digest.update(f"{line}\n".encode(errors="surrogateescape"))
         for file in self.annotation_files():
-            digest.update(f"{self.shown(file)} {self.state(file)}\n".encode())
+            digest.update(f"{self.shown(file)} {self.state(file)}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def client_groups(self) -> NDArray[np.int64]:
-        """Give the clients' parties in the table."""
+        """Return the clients' parties in the table."""
         return np.array([row.party for row in self._used() if row.part == TRAIN and row.party > SERVER], np.int64)
 
     def read(self) -> Dataset:
         """Decode and check everything."""
+        self.notes = Notes()
         rows = self._used()
-        domains = tuple(dict.fromkeys(row.domain for row in rows if row.domain))
-        names = self._chosen()
+        weathers = tuple(dict.fromkeys(row.domain for row in rows if row.domain))
+        everything = self.names()
+        names = self._chosen(everything)
+        number = np.array([names.index(name) if name in names else -1 for name in everything], np.int64)
         train, test = (
-            self._samples([row for row in rows if (row.part == TRAIN) == training], domains, names)
+            self._samples([row for row in rows if (row.part == TRAIN) == training], weathers, number)
             for training in (True, False)
         )
         if not len(train.boxes):
-            raise self.refuse("training pictures have a box of the classes that count")
+            first = next(row for row in rows if row.part == TRAIN)
+            reasons = "; ".join((f"looked {self.looked_for(first)}, ...", *self.notes.lines()))
+            raise self.refuse(f"training pictures have a box of the classes that count ({reasons})")
+        if unused := [name for label, name in enumerate(names) if label not in train.box_class]:
+            self.notes.count("classes without a box in the training images", len(unused), unused[0])
         parties = np.unique(train.group[train.group >= 0]).tolist()
         return Dataset(
             name=self.name,
@@ -105,19 +130,26 @@ class Pictures(DataSource):
             key=dataset_key(self),
             server_groups=(SERVER,) if SERVER in parties else (),
             group_names=tuple("server" if party == SERVER else f"client {party - 1}" for party in parties),
-            domain_names=domains,
+            domain_names=weathers,
+            warnings=(*self.notes.lines(), *self.remarks()),
         )
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return what there is to say of the folder."""
+        return ()
+
     def folder(self) -> Path:
-        """Give the folder. Raises ConfigError."""
+        """Return the folder. Raises ConfigError."""
         folder = Path(self.path).expanduser()
         if not self.path or not folder.is_dir():
             raise ConfigError("data.path", self.path, "a folder with pictures and their annotations")
         return folder
 
     def refuse(self, allowed: str) -> ConfigError:
-        """Give the error on `data.path` for what is wrong in the folder."""
-        return ConfigError("data.path", self.path, f"a folder whose {allowed}")
+        """Return the error on `data.path` for what is wrong in the folder."""
+        # Names from files may hold line breaks, and bytes that are no text.
+        printable = " ".join(allowed.encode(errors="backslashreplace").decode().split())
+        return ConfigError("data.path", self.path, f"a folder whose {printable}")
 
     def _used(self) -> list[Row]:
         rows = [row for row in self.rows() if row.part in (TRAIN, self.evaluate_on)]
@@ -129,28 +161,28 @@ class Pictures(DataSource):
         return rows
 
     def shown(self, file: Path) -> str:
-        """Give a file's path as seen from the folder."""
+        """Return a file's path as seen from the folder."""
         return os.path.relpath(file, self.folder())
 
     def state(self, file: Path) -> tuple[int, int]:
-        """Give a file's size and time of change. Raises ConfigError."""
+        """Return a file's size and time of change. Raises ConfigError."""
         try:
             found = file.stat()
         except OSError as error:
             raise self.refuse(f"{self.shown(file)} can be read ({error.strerror})") from None
         return found.st_size, found.st_mtime_ns
 
-    def _chosen(self) -> tuple[str, ...]:
-        names = self.names()
+    def _chosen(self, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in self.classes:
             if name not in names:
                 raise ConfigError("data.classes", name, f"of {', '.join(names)}")
         return tuple(self.classes) or names
 
-    def _samples(self, rows: Sequence[Row], domains: Sequence[str], names: Sequence[str]) -> Samples:
-        number = np.array([names.index(name) if name in names else -1 for name in self.names()], np.int64)
+    def _samples(self, rows: Sequence[Row], domains: Sequence[str], number: Ints) -> Samples:
+        """Decode images; `number` is the class of each of `names`, -1 for those that do not count."""
         x, fitted, annotated = room_for(len(rows), self.size), [], np.ones(len(rows), bool)
         stage = f"decoding {'training' if rows[0].part == TRAIN else 'test'} pictures"
+        check = BoxCheck(self.reading, self.refuse, self.notes)
         for i, row in enumerate(rows):
             report_progress(stage, i, len(rows))
             picture = self._picture(row)
@@ -159,13 +191,23 @@ class Pictures(DataSource):
             x[i] = frame.framed(frame.resized(picture))
             given = self.annotated(row, height, width)
             if given is None and (row.part != TRAIN or row.party == SERVER):
-                raise self.refuse(f"annotations have {row.file}: pictures of the server, val and test need them")
+                needed = f"annotations have {row.file}: pictures of the server, val and test need them"
+                raise self.refuse(f"{needed} (looked {self.looked_for(row)})")
             annotated[i] = given is not None
-            fitted.append(_kept(given, number, frame))
+            fitted.append(self._fitted(row, given or NO_BOXES, number, frame, check))
         report_progress(stage, len(rows), len(rows))
+        check.finish()
         domain = np.array([domains.index(row.domain) if row.domain else -1 for row in rows], np.int64)
         group = np.array([row.party if row.part == TRAIN else NOBODY for row in rows], np.int64)
-        return pack(x, fitted, rarest_class(fitted, len(names)), group, domain, annotated=annotated)
+        return pack(x, fitted, rarest_class(fitted, int(number.max()) + 1), group, domain, annotated=annotated)
+
+    def _fitted(self, row: Row, given: Boxes, number: Ints, frame: Letterbox, check: BoxCheck) -> Boxes:
+        def where(i: int) -> str:
+            return self.where(row, int(given.number[i]) if len(given.number) else i + 1)
+
+        boxes, counted = check.fitted(given, number, frame, where)
+        self.notes.count(EMPTIED, int(counted > 0 and not len(boxes.classes)), row.file)
+        return boxes
 
     def _picture(self, row: Row) -> Picture:
         from PIL import Image, ImageOps
@@ -180,15 +222,63 @@ class Pictures(DataSource):
 
 @dataclass
 class Tabled(Pictures):
-    """Base of the sources whose table is a CSV file."""
+    """Base of the sources whose folder has a table, a CSV file, or else parts that its format's tools know."""
 
-    dealt: ClassVar[bool] = True
+    table: str = option(
+        TABLE, "CSV in the folder, columns file, part, party, domain: who holds what; need not be there"
+    )
+    test_share: float = option(
+        0.2, "share of the training images that is scored, of a folder without table, val and test", above=0, below=1
+    )
 
-    table: str = option("pictures.csv", "CSV in the folder, columns file, part, party, domain: who holds what")
+    @abstractmethod
+    def layout(self, images: Sequence[str], notes: Notes) -> Layout:
+        """Return the parts of a folder without a table. Raises ConfigError."""
+
+    @property
+    def dealt(self) -> bool:
+        """Say whether there is a table."""
+        return self.table != TABLE or (self.folder() / self.table).is_file()
 
     def rows(self) -> list[Row]:
-        """Read the table."""
-        return read_table(self, self.folder() / self.table)
+        """Read the table; without one, find the parts: nobody's images, but those of domains are their clients'."""
+        self._layout_notes = Notes()
+        if self.dealt:
+            return read_table(self, self.folder() / self.table)
+        images = self.images()
+        layout = self.layout(images, self._layout_notes)
+        train, scored = layout.settled(images, self.evaluate_on, self.test_share, self._layout_notes, self.refuse)
+        domain = domains(train, scored, self.refuse)
+        party = {name: number for number, name in enumerate(sorted(set(domain.values())), SERVER + 1)}
+        rows = [Row(one, TRAIN, party.get(domain.get(one, ""), NOBODY), domain.get(one, "")) for one in train]
+        return rows + [Row(one, self.evaluate_on, NOBODY, domain.get(one, "")) for one in scored]
+
+    def images(self) -> list[str]:
+        """Return all images in the folder. Raises ConfigError if there are none."""
+        if found := image_files(self.folder()):
+            return found
+        raise self.refuse(f"images are JPEG, PNG or WebP files (found: {self.summary()})")
+
+    def summary(self) -> str:
+        """Say what is in the folder."""
+        return summary(self.folder(), image_files(self.folder()))
+
+    def inputs(self) -> Iterator[str]:
+        """Yield the table's rows, or the names and states of all images."""
+        if self.dealt:
+            yield from super().inputs()
+            return
+        for file in self.images():
+            yield f"{file} {self.state(self.folder() / file)}"
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what there is to say of the parts that were found."""
+        return self._layout_notes.lines()
+
+    def ignored(self, count: int, where: str, row: Row, left: int) -> None:
+        """Count objects of an image that do not count, of which `left` others do."""
+        self.notes.drop(CROWD, count, where)
+        self.notes.count(EMPTIED, int(count > 0 and not left), row.file)
 
     def check_size(self, name: str, told: tuple[float, float], height: int, width: int) -> None:
         """Check the width and height that an annotation tells, if it does. Raises ConfigError on `data.path`."""
@@ -228,16 +318,6 @@ def read_table(source: Pictures, place: Path) -> list[Row]:
             raise source.refuse(
                 f"{place.name} has no domain `{TOTAL}`, the name of the mean over all, in line {number}"
             )
-        rows.append(Row(line["file"], line["part"], int(party) + 1 if held is None else held, domain))
+        image = "/".join(line["file"].strip().replace("\\", "/").split("/./")).removeprefix("./")
+        rows.append(Row(image, line["part"], int(party) + 1 if held is None else held, domain))
     return rows
-
-
-def _kept(given: Boxes | None, number: np.ndarray, frame: Letterbox) -> Boxes:
-    """Give the boxes of the classes that count, renumbered, cut to the picture and put into its frame."""
-    if given is None or not len(given.classes):
-        return Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    limit = np.array([frame.width, frame.height] * 2)
-    xyxy: Floats = np.clip(given.xyxy, 0, limit).astype(np.float32)
-    classes = number[given.classes]
-    sound = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1) & (classes >= 0)
-    return Boxes(frame.boxes(xyxy[sound]), classes[sound])

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fedssl.config import ConfigError
-from fedssl.report.canvas import plain
+from fedssl.report.canvas import BLACK, plain
 from fedssl.report.reliability import bins_of, calibration_error, reliability_figure
 from fedssl.report.rounds import cost_figure, pseudo_figure, scores_figure
 from fedssl.report.run import rounds_table
@@ -79,22 +79,21 @@ def test_calibration_error_by_hand() -> None:
 
 
 def _save_split(path: Path, truth: list[int], **more: np.ndarray) -> None:
-    np.savez(
-        path,
-        train_index=np.arange(5),
-        train_offsets=np.array([0, 2, 5]),
-        label=np.array([1, -1, 0, -1, -1]),
-        truth=np.array(truth),
-        class_names=np.array(["cat", "dog $x$"]),
-        dropped=np.zeros(0, int),
-        **more,
-    )
+    arrays = {
+        "train_index": np.arange(5),
+        "train_offsets": np.array([0, 2, 5]),
+        "label": np.array([1, -1, 0, -1, -1]),
+        "truth": np.array(truth),
+        "class_names": np.array(["cat", "dog $x$"]),
+        "dropped": np.zeros(0, int),
+    }
+    np.savez(path, **{**arrays, **more})
 
 
 def test_split_is_counted_by_hand(tmp_path: Path) -> None:
     _save_split(tmp_path / "split.npz", [1, 0, 0, 1, -1])
     split = read_split(tmp_path / "split.npz")
-    assert split.labelled.tolist() == [[0, 1], [1, 0]]
+    assert split.labelled.tolist() == [[0, 1, 0], [1, 0, 0]]
     assert split.unlabelled.tolist() == [[1, 0, 0], [0, 1, 1]]
     assert (split.num_unknown, split.num_dropped) == (1, 0)
 
@@ -118,6 +117,17 @@ def test_the_server_stands_beside_the_clients(tmp_path: Path) -> None:
     assert not [text for text in below.texts if text.get_position()[0] == 2]
     assert [label.get_text() for label in below.get_xticklabels()] == ["0", "1", "server"]
     assert [label.get_text() for label in below.get_yticklabels()][-1] == "unknown"
+
+
+def test_clients_scenes_without_boxes_are_labelled_ones(tmp_path: Path) -> None:
+    _save_split(tmp_path / "split.npz", [1, 0, 0, 1, -1], label=np.array([1, -1, 0, -1, -2]))
+    split = read_split(tmp_path / "split.npz")
+    assert split.labelled.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert split.unlabelled.tolist() == [[1, 0, 0], [0, 1, 0]]
+    above = split_figure(split).axes[0]
+    assert [label.get_text() for label in above.get_yticklabels()][-1] == "no boxes"
+    # The palest colour is that of a single sample, on which white would not be read.
+    assert {text.get_color() for text in above.texts} == {BLACK}
 
 
 def test_the_server_is_named_beside_many_clients(make_run: Callable[..., Path]) -> None:

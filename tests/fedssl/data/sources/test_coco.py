@@ -172,6 +172,51 @@ def test_bdd100k_is_dealt_by_its_weather_tags(bdd):
     assert {row.party: row.domain for row in many.rows()}[5] == "rainy"
 
 
+def test_bdd100k_boxes_that_cannot_be_are_left_out_or_refused(bdd):
+    place = bdd / "labels" / "det_20" / "det_train.json"
+    content = json.loads(place.read_text())
+    content[1]["labels"][0]["box2d"] = {"x1": 8, "y1": 0, "x2": 2, "y2": 9}
+    place.write_text(json.dumps(content))
+    data = Bdd100k(path=str(bdd), size=32, classes=["person"]).read()
+    assert len(data.train.boxes) == 11
+    first = "(first: box2d 1 of train-pa-1.jpg)"
+    assert data.warnings[0].startswith(f"boxes left out: 1, of which 1 without a positive width and height {first}")
+    content[1]["labels"][0]["box2d"]["x2"] = float("nan")
+    place.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"finite numbers, which box2d 1 of train-pa-1\.jpg is not$"):
+        Bdd100k(path=str(bdd), size=32, classes=["person"]).read()
+
+
+def test_coco_names_of_other_machines_find_their_images(coco):
+    expected = Coco(path=str(coco), size=40).read()
+    place = coco / "annotations" / "train.json"
+    content = json.loads(place.read_text())
+    for prefix in ("images\\", "./images/", "/content/drive/set/images/", "C:\\set\\images\\", "IMAGES/"):
+        changed = [{**one, "file_name": prefix + one["file_name"]} for one in content["images"]]
+        place.write_text(json.dumps({**content, "images": changed}), encoding="utf-8-sig")
+        found = Coco(path=str(coco), size=40).read()
+        assert np.array_equal(found.train.boxes, expected.train.boxes)
+        assert found.train.annotated.tolist() == expected.train.annotated.tolist()
+    changed = [{**one, "file_name": f"photos/{one['file_name']}"} for one in content["images"]]
+    place.write_text(json.dumps({**content, "images": changed}))
+    told = (
+        r"have images/a\.png: .* \(looked for images/a\.png among the file_name of .*: photos/a\.png, photos/b\.png, \."
+    )
+    with pytest.raises(ConfigError, match=told):
+        Coco(path=str(coco), size=40).read()
+    changed = [{**one, "file_name": f"{'xy'[i]}/images/a.png"} for i, one in enumerate(content["images"])]
+    place.write_text(json.dumps({**content, "images": changed}))
+    with pytest.raises(ConfigError, match=r"images/a\.png may be file_name x/images/a\.png or y/images/a\.png$"):
+        Coco(path=str(coco), size=40).read()
+
+
+def test_a_table_written_on_windows_names_its_files(coco):
+    expected = Coco(path=str(coco), size=40).read()
+    for prefix in ("images\\", "./images/", ".\\images\\", " images/"):
+        (coco / "pictures.csv").write_text(TABLE.replace("images/", prefix))
+        assert np.array_equal(Coco(path=str(coco), size=40).read().train.x, expected.train.x)
+
+
 def test_bdd100ks_large_files_are_read_once_however_many_processes_ask(bdd, monkeypatch):
     first = Bdd100k(path=str(bdd), size=32)
     rows, known = first.rows(), first.fingerprint()
