@@ -122,3 +122,11 @@ def test_a_batch_of_one_scene_is_possible():
     batch = scenes().detection_batch(np.array([4]), 0, strong=True, mosaic=True)
     assert batch.x.shape == (1, 3, 64, 64)
     assert batch.transform.source.tolist() == [[0]] * 4
+
+
+def test_a_method_file_may_import_it_from_its_old_place_for_one_version():
+    with pytest.deprecated_call(match=r"fedssl\.data\.views\.client_data"):
+        from fedssl.data.views import ClientData as Old
+    assert Old is ClientData
+    with pytest.raises(ImportError):
+        from fedssl.data.views import Nothing  # noqa: F401
