@@ -16,6 +16,7 @@ from fedssl.assembly import Parts, assemble, initial_model, load_weights, opened
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
 from fedssl.methods.base import Method
+from fedssl.metrics.base import PERSONAL
 from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
 from fedssl.predictor import Meta
@@ -156,7 +157,7 @@ class Run:
     def main_metric(self) -> str:
         """Give the metric that `best` is chosen by."""
         metric = self.parts.task.main_metric
-        return f"personal_{metric}" if self.strategy.only_personal else metric
+        return f"{PERSONAL}{metric}" if self.strategy.only_personal else metric
 
     def _resume(self, grid: Grid) -> None:
         assert self.directory is not None

@@ -7,6 +7,7 @@ import binascii
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL
 from fedssl.report.canvas import (
     BLUE,
     GREEN,
@@ -21,7 +22,7 @@ from fedssl.report.canvas import (
     plain,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, Record, curve
+from fedssl.report.run import Record, curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

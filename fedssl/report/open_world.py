@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL
 from fedssl.report.canvas import (
     BLACK,
     BLUE,
@@ -19,7 +20,7 @@ from fedssl.report.canvas import (
     plain,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, Record, curve
+from fedssl.report.run import Record, curve
 from fedssl.report.split import MAX_NAMES
 
 if TYPE_CHECKING:

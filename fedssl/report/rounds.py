@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import (
     BLACK,
     BLUE,
@@ -17,8 +18,7 @@ from fedssl.report.canvas import (
     new_figure,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, curve
-from fedssl.report.tables import is_share, title
+from fedssl.report.run import curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,13 +47,13 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
     note = _note(table, clients, banded=len(by_client) > 0)
     figure, axes = new_figure("Scores by round", note, 1.3 + 2.7 * len(panels), len(panels), sharex=True)
     for ax, name in zip(axes, panels, strict=True):
-        unit = 100 if is_share(name) else 1
+        unit = 100 if metric_of(name).is_share else 1
         if name == base and len(by_client):
             band = by_client * unit
             color = BLUE if metric == base else VERMILLION
             ax.fill_between(band.index, band["low"], band["high"], color=color, alpha=0.15, linewidth=0)
         _draw(ax, table, _score_lines(name))
-        label(ax, y=f"{title(name)} (%)" if unit == 100 else f"{title(name)} (nats)")
+        label(ax, y=metric_of(name).axis)
         if best_round is not None:
             _mark_best(ax, table, name if metric == base else PERSONAL + name, best_round)
     label(axes[-1], "round", axes[-1].get_ylabel())
@@ -94,7 +94,7 @@ def _note(table: pd.DataFrame, clients: pd.DataFrame, *, banded: bool) -> str:
 
 def _draw(ax: Axes, table: pd.DataFrame, lines: Lines) -> None:
     for split, metric, name, color in lines:
-        values = curve(table, split, metric) * (100 if is_share(metric) else 1)
+        values = curve(table, split, metric) * (100 if metric_of(metric).is_share else 1)
         if len(values):
             marker = "o" if len(values) <= 30 else ""
             style = "--" if split == "train" and metric == "loss" else "-"
@@ -115,7 +115,7 @@ def _mark_best(ax: Axes, table: pd.DataFrame, metric: str, best_round: int) -> N
     ax.axvline(best_round, color=GREY, linestyle=":", linewidth=1.4, label=name, zorder=0)
     values = curve(table, "test", metric)
     if best_round in values.index:
-        value = values[best_round] * (100 if is_share(metric) else 1)
+        value = values[best_round] * (100 if metric_of(metric).is_share else 1)
         color = VERMILLION if metric.startswith(PERSONAL) else BLUE
         ax.plot(best_round, value, "*", color=color, markersize=14, markeredgecolor="white")
 

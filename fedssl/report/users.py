@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import GREY, PALETTE, SKY, VERMILLION, label, legend, new_figure, plain, whole_rounds
-from fedssl.report.run import PERSONAL, Record, curve, last_by_client
+from fedssl.report.run import Record, curve, last_by_client
 from fedssl.report.spread import MAX_NAMED
-from fedssl.report.tables import is_share, title
+from fedssl.report.tables import title
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def embeddings_figure(values: Record, clients: pd.DataFrame, metric: str) -> Fig
     if not rows:
         return None
     scores = last_by_client(clients, metric)
-    unit = 100 if is_share(metric) else 1
+    unit = 100 if metric_of(metric).is_share else 1
     x, y = ([float(row[axis]) for row in rows] for axis in ("x", "y"))
     shades = [float(scores.get(int(row["client"]), float("nan"))) * unit for row in rows]
     figure, axes = new_figure("Embeddings of the clients", f"n = {len(rows)} clients; two principal directions", 5.6)
@@ -68,7 +69,7 @@ def embeddings_figure(values: Record, clients: pd.DataFrame, metric: str) -> Fig
     ax.grid(visible=False)
     label(ax, "first principal direction", "second principal direction")
     bar = figure.colorbar(image, ax=ax, pad=0.01, fraction=0.04, aspect=24)
-    bar.set_label(f"{title(metric)}{' (%)' if unit == 100 else ''}", fontsize=10)
+    bar.set_label(metric_of(metric).axis, fontsize=10)
     return figure
 
 
