@@ -20,6 +20,7 @@ from fedssl.report.canvas import (
     plain,
     whole_rounds,
 )
+from fedssl.report.figures import register
 from fedssl.report.run import Record, curve
 from fedssl.report.split import MAX_NAMES
 
@@ -89,6 +90,15 @@ def open_world_of(values: Record) -> OpenWorld | None:
     return OpenWorld(classes, kinds, named, confusion, values)
 
 
+@register(
+    "kinds",
+    "Seen and unseen classes",
+    "Seen classes count by name. Unseen ones count after the best one-to-one matching of predicted ids to classes, "
+    "on each line's own samples: locally and globally unseen classes may both claim an id, all together may not.",
+    order=40,
+    takes=("table", "metric"),
+    metrics=("accuracy_seen",),
+)
 def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
     """Draw the accuracies on each kind of class by round, from `rounds_table`; None if nothing was scored.
 
@@ -121,6 +131,17 @@ def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
     return figure
 
 
+@register(
+    "shares",
+    "Bias of predictions",
+    "Above: predicted shares (solid) against true ones (dashed); a gap is the bias that open-world methods fight. "
+    "Below: the gap by class, orange where a class is predicted too often. Ids of unseen classes have the names "
+    "that fit the last round's test samples best.",
+    order=70,
+    takes=("table", "records", "split", "world"),
+    files=("open_world.json", "split.npz"),
+    metrics=("predicted",),
+)
 def shares_figure(table: pd.DataFrame, records: list[Record], held: Split, world: OpenWorld) -> Figure | None:
     """Draw which classes are predicted on unlabelled samples by round, beside the true shares; None without any.
 

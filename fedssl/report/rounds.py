@@ -18,6 +18,7 @@ from fedssl.report.canvas import (
     new_figure,
     whole_rounds,
 )
+from fedssl.report.figures import register
 from fedssl.report.run import curve
 
 if TYPE_CHECKING:
@@ -32,8 +33,17 @@ PSEUDO: Lines = [
     ("train", "pseudo_mask_rate", "mask rate: unlabelled samples kept", BLUE),
     ("train", "pseudo_coverage", "coverage: unlabelled, kept and right", PURPLE),
 ]
+OF_BOXES = ("pseudo_per_image", "pseudo_reliable_per_image")
+"""Metrics of pseudo-boxes, which have a figure of their own."""
 
 
+@register(
+    "scores",
+    "Scores by round",
+    "A star marks the round that was best on validation; test scores never choose it.",
+    order=10,
+    takes=("table", "clients", "metric", "best_round"),
+)
 def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_round: int | None) -> Figure | None:
     """Draw the main metric and the loss by round, from `rounds_table` and `clients_table`.
 
@@ -120,8 +130,18 @@ def _mark_best(ax: Axes, table: pd.DataFrame, metric: str, best_round: int) -> N
         ax.plot(best_round, value, "*", color=color, markersize=14, markeredgecolor="white")
 
 
+@register(
+    "pseudo",
+    "Pseudo-labels",
+    "How much of the unlabelled data the method used and, where its truth is known, how much of that was right.",
+    order=150,
+    takes=("table",),
+    metrics=("pseudo_precision", "pseudo_mask_rate", "pseudo_coverage"),
+)
 def pseudo_figure(table: pd.DataFrame) -> Figure | None:
-    """Draw mask rate, precision and coverage of pseudo-labels by round; None if there are none."""
+    """Draw mask rate, precision and coverage of pseudo-labels by round; None without any, or for pseudo-boxes."""
+    if table["metric"].isin(OF_BOXES).any():
+        return None
     present = [line for line in PSEUDO if len(curve(table, line[0], line[1]))]
     if not present:
         return None
@@ -136,6 +156,13 @@ def pseudo_figure(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
+@register(
+    "cost",
+    "Cost",
+    "Megabytes (10^6 bytes) between server and clients, summed over rounds; seconds a round.",
+    order=180,
+    takes=("table",),
+)
 def cost_figure(table: pd.DataFrame) -> Figure | None:
     """Draw cumulative megabytes (10^6 bytes) sent and seconds by round; None if not recorded."""
     seconds = curve(table, "cost", "seconds")

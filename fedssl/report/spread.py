@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import BLUE, GREY, SKY, VERMILLION, label, legend, new_figure
+from fedssl.report.figures import register
 from fedssl.report.run import last_by_client
 from fedssl.report.tables import title
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 MAX_NAMED = 40
 
 
+@register(
+    "clients",
+    "Spread over clients",
+    "Every client on its own test samples, in rising order of the bars.",
+    order=80,
+    takes=("clients", "metric"),
+)
 def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw a metric by client in rising order, from `clients_table`; None if it has no scores.
 

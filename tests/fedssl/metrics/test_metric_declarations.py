@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 import toys
 import yaml
@@ -17,8 +18,6 @@ from fedssl.metrics.base import METRICS, SCORES, Metric, declare, metric_of, sco
 from fedssl.report import build, compare
 from fedssl.tasks.base import TASKS
 
-CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
-
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,11 +25,6 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (METRICS, SCORES):
         registry.load()
         monkeypatch.setattr(registry, "_values", dict(registry._values))
-
-
-def recipe(heading: str) -> str:
-    section = CONTRIBUTING.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +89,7 @@ def test_reading_what_metrics_mean_loads_no_torch() -> None:
 
 @pytest.mark.usefixtures("registries")
 def test_the_recipe_of_a_metric_shows_up_everywhere(tmp_path: Path) -> None:
-    exec(compile(recipe("Add a metric"), "recipe", "exec"), {"__name__": "recipe"})  # noqa: S102
+    exec(compile(documents.recipe("Add a metric"), "recipe", "exec"), {"__name__": "recipe"})  # noqa: S102
     for seed in (0, 1):
         chosen, directory = toys.experiment(rounds=1, seed=seed), tmp_path / str(seed)
         toys.run(chosen, directory)
