@@ -47,7 +47,7 @@ class Pictures(DataSource):
 
     task: ClassVar[str] = "detection"
 
-    path: str = option("", "the folder with pictures, annotations and table")
+    path: str = option("", "the folder with pictures, annotations and table", path=True)
     size: int = option(224, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option([], "names of the classes that count, in order; empty = all")
     evaluate_on: str = option(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PERSONAL = "personal_"
 """Prefix of a metric of the clients' own models; what it means is declared by the name behind it."""
+WARM_UP = "warm_up_"
+"""Prefix, among the numbers of training, of the scores of a model that a method has trained before the rounds."""
 Unit = Literal["", "share", "nats", "count"]
 """A share is 0..1 and shown in percent; empty: a plain number."""
 SIGNS: dict[Unit, str] = {"": "", "share": "%", "nats": "nats", "count": ""}

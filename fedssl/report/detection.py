@@ -7,7 +7,7 @@ import binascii
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from fedssl.metrics.base import PERSONAL
+from fedssl.metrics.base import PERSONAL, WARM_UP
 from fedssl.report.canvas import (
     BLUE,
     GREEN,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 MAP50, AP50 = "map50_", "ap50_"
 TOTAL = "map50_total"
-WARM_UP = "warm_up_"
-"""Prefix of the training metrics that repeat the scores after the server's warm-up."""
 RELIABLE = 0.5
 """Boxes of more than this score are drawn solid where the method has no threshold of its own."""
 STAGES = {"before": "before the warm-up", "after": "after the warm-up", "end": "at the end"}

@@ -39,6 +39,13 @@ class Task(ABC):
     has_logits: ClassVar[bool] = True
     """Whether answers are logits (n, classes), which can be calibrated, and truth is classes (n,)."""
 
+    finds_classes: ClassVar[bool] = False
+    """Whether some classes have no labels anywhere, so that a report tells what they were taken for."""
+    finds_boxes: ClassVar[bool] = False
+    """Whether the network must be a detector."""
+    headline: ClassVar[Mapping[str, str]] = {}
+    """Test scores that fit the line of a round, each with its label."""
+
     @abstractmethod
     def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Answers:
         """Give the model's answers for all batches; the model stays as it was."""

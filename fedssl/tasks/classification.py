@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class Classification(Task):
     """Scores of the largest logit and of the probabilities behind it."""
 
     main_metric = "accuracy"
+    headline: ClassVar[Mapping[str, str]] = {"accuracy": "accuracy", "personal_accuracy": "personal"}
 
     def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Logits:
         """Give logits (n, classes)."""

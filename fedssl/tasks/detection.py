@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +29,12 @@ class Detection(Task):
 
     main_metric = "map50"
     has_logits: ClassVar[bool] = False
+    finds_boxes: ClassVar[bool] = True
+    headline: ClassVar[Mapping[str, str]] = {
+        "map50_total": "mAP50",
+        "map50": "mAP50 of all",
+        "personal_map50": "personal mAP50",
+    }
 
     def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Boxes:
         """Give the boxes that the model finds."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ class OpenWorld(Classification):
     """Scores on seen and unseen classes; clusters are matched to classes with the true classes of those scored."""
 
     main_metric = "accuracy_all"
+    finds_classes: ClassVar[bool] = True
+    headline: ClassVar[Mapping[str, str]] = {
+        "accuracy_all": "all",
+        "accuracy_seen": "seen",
+        "accuracy_unseen": "unseen",
+        "personal_accuracy_all": "personal all",
+    }
 
     def answers(self, logits: Logits, y: Ints, kinds: Kinds) -> dict[str, Sequence[Any]]:
         """Return predicted clusters, and logits after the joint matching."""

@@ -14,7 +14,7 @@ import pytest
 import toys
 import yaml
 
-from fedssl.metrics.base import METRICS, SCORES, Metric, declare, metric_of, score, sort_key
+from fedssl.metrics.base import METRICS, PERSONAL, SCORES, Metric, declare, metric_of, score, sort_key
 from fedssl.report import build, compare
 from fedssl.tasks.base import TASKS
 
@@ -70,6 +70,13 @@ def test_tables_begin_with_the_global_model_and_end_with_unknown_numbers() -> No
 def test_the_metric_that_chooses_the_best_round_is_declared(task: str) -> None:
     main = METRICS.get(TASKS.get(task).main_metric)
     assert (main.better, main.sums_up) == ("higher", True)
+
+
+@pytest.mark.parametrize("task", TASKS.names())
+def test_what_a_line_of_a_round_has_room_for_is_declared(task: str) -> None:
+    headline = TASKS.get(task).headline
+    assert TASKS.get(task).main_metric in headline
+    assert {name.removeprefix(PERSONAL) for name in headline} <= set(METRICS.names())
 
 
 @pytest.mark.usefixtures("registries")
