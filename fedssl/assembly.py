@@ -50,7 +50,7 @@ def assemble(experiment: Experiment) -> Components:
     if method.personalizations and personalization["name"] not in method.personalizations:
         allowed = f"one of {', '.join(method.personalizations)} with method={method.name}"
         raise ConfigError("personalization", personalization["name"], allowed)
-    task = TASKS.create({"name": _task(experiment, method)})
+    task = TASKS.create({"name": task_name(experiment)})
     parts = Components(method, task, CALIBRATIONS.create(calibration), PERSONALIZATIONS.create(personalization))
     _check_hooks(parts)
     return parts
@@ -68,10 +68,12 @@ def _check_hooks(parts: Components) -> None:
         raise ConfigError("personalization", hook.name, f"one of {fit}: the task {task.name} has no logits")
 
 
-def _task(experiment: Experiment, method: Method) -> str:
-    """Give the data set's task, for classification the open-world one if method or partition ask for it."""
+def task_name(experiment: Experiment) -> str:
+    """Return the data set's task, for classification the open-world one if method or partition ask for it."""
     name = SOURCES.get(experiment.data["name"]).task
-    open_world = method.open_world or PARTITIONS.get(experiment.partition["name"]).open_world
+    open_world = (
+        METHODS.get(experiment.method["name"]).open_world or PARTITIONS.get(experiment.partition["name"]).open_world
+    )
     return "open_world" if open_world and name == "classification" else name
 
 

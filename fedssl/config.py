@@ -40,7 +40,7 @@ def nearest(word: object, choices: Iterable[str]) -> str:
     return found[0] if found else ""
 
 
-def option(
+def option(  # noqa: PLR0913
     default: Any,
     doc: str,
     *,
@@ -50,11 +50,15 @@ def option(
     below: float | None = None,
     multiple: int | None = None,
     choices: Sequence[str] = (),
+    path: bool = False,
+    words: Sequence[str] = (),
+    local: bool = False,
 ) -> Any:
     """Declare a dataclass field that is a user's option.
 
     `low` and `high` are inclusive, `above` and `below` exclusive; values are multiples of `multiple`. `doc` gives
-    meaning, unit and source.
+    meaning, unit and source. A `path` is a file's or folder's name on this machine, or one of `words`; clients are
+    not sent what is `local` to the server.
     """
     metadata = {
         "doc": doc,
@@ -64,6 +68,9 @@ def option(
         "below": below,
         "multiple": multiple,
         "choices": tuple(choices),
+        "path": path,
+        "words": tuple(words),
+        "local": local,
     }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -206,8 +213,8 @@ class Experiment:
     precision: str = option("fp32", "arithmetic of training and scoring", choices=("fp32", "bf16", "auto"))
     device: str = option("auto", "where models run", choices=("auto", "cpu", "cuda", "mps"))
     deadline: float = option(3600.0, "seconds that one exchange with the clients may take", above=0)
-    out: str = option("", "run directory; empty = runs/DATE-METHOD")
-    method_file: str = option("", "path of a Python file that registers a method of one's own")
+    out: str = option("", "run directory; empty = runs/DATE-METHOD", path=True)
+    method_file: str = option("", "path of a Python file that registers a method of one's own", path=True)
     method_source: str = option("", "text of `method_file`; filled in by the command line")
 
 

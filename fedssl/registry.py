@@ -1,4 +1,4 @@
-"""Named choices of a config group: the one plug-in mechanism."""
+"""Named values that their modules declare, such as the choices of a config group: the one plug-in mechanism."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fedssl.config import ConfigError, check_options, nearest
 T = TypeVar("T")
 
 
-class Registry(Generic[T]):
-    """The choices of one config group; each is a dataclass whose fields are its options.
+class Catalogue(Generic[T]):
+    """Values by name, each added by the module that declares it.
 
     Modules of `package` (or the one module of that name) are found by pkgutil on first use; import errors propagate.
     """
@@ -22,20 +22,14 @@ class Registry(Generic[T]):
     def __init__(self, group: str, package: str) -> None:
         self.group = group
         self.package = package
-        self._classes: dict[str, type[T]] = {}
+        self._values: dict[str, T] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
-        """Decorate a dataclass so that `group=name` chooses it. Raises ValueError on a name taken."""
-
-        def add(cls: type[Any]) -> type[Any]:
-            if name in self._classes:
-                raise ValueError(f"{self.group}={name} is registered twice")
-            cls.name = name
-            self._classes[name] = cls
-            return cls
-
-        return add
+    def add(self, name: str, value: T) -> None:
+        """Add a value. Raises ValueError on a name taken."""
+        if name in self._values:
+            raise ValueError(f"{self.group}={name} is registered twice")
+        self._values[name] = value
 
     def load(self) -> None:
         """Import every module of the package, so that its choices register themselves."""
@@ -47,16 +41,34 @@ class Registry(Generic[T]):
         self._loaded = True
 
     def names(self) -> list[str]:
-        """Give the names of all choices, sorted."""
+        """Return all names, sorted."""
         self.load()
-        return sorted(self._classes)
+        return sorted(self._values)
 
-    def get(self, name: object) -> type[T]:
-        """Give the class behind a name. Raises ConfigError with the nearest spelling."""
+    def values(self) -> list[T]:
+        """Return all values, in the order of their names."""
+        return [self._values[name] for name in self.names()]
+
+    def get(self, name: object) -> T:
+        """Return the value of a name. Raises ConfigError with the nearest spelling."""
         self.load()
-        if not isinstance(name, str) or name not in self._classes:
+        if not isinstance(name, str) or name not in self._values:
             raise ConfigError(self.group, name, f"one of {', '.join(self.names())}", nearest(name, self.names()))
-        return self._classes[name]
+        return self._values[name]
+
+
+class Registry(Catalogue[type[T]]):
+    """The choices of one config group; each is a dataclass whose fields are its options."""
+
+    def register(self, name: str) -> Callable[[type[Any]], type[Any]]:
+        """Decorate a dataclass so that `group=name` chooses it. Raises ValueError on a name taken."""
+
+        def add(cls: type[Any]) -> type[Any]:
+            self.add(name, cls)
+            cls.name = name
+            return cls
+
+        return add
 
     def create(self, choice: Mapping[str, Any]) -> T:
         """Build the chosen object from `{"name": ..., option: value}`. Raises ConfigError."""

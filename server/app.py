@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,9 @@ from flwr.serverapp import Grid, ServerApp
 from fedssl.assembly import Components, assemble, initial_model, load_weights, opened, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
-from fedssl.methods.base import Method
+from fedssl.methods.base import METHODS, Method
+from fedssl.metrics.base import PERSONAL
+from fedssl.models.base import MODELS
 from fedssl.partition.client_data import ClientDataFactory
 from fedssl.partition.split import Split
 from fedssl.predict.model_file import Meta, save_model
@@ -79,10 +81,26 @@ def for_clients(experiment: Experiment) -> Experiment:
 
     Files of first weights are such things: what a client trains comes with each message.
     """
-    model = {name: value for name, value in experiment.model.items() if name not in ("weights", "weights_sha256")}
-    method = {name: value for name, value in experiment.method.items() if name != "warm_up_weights"}
-    kept = replace(experiment, model=model, method=method, out="")
-    return replace(kept, engine=Engine(), logger=Logger(), checkpoint=Checkpoint())
+    method, data, model = (
+        _sent(registry.get(choice["name"]), choice)
+        for registry, choice in ((METHODS, experiment.method), (SOURCES, experiment.data), (MODELS, experiment.model))
+    )
+    return replace(
+        experiment,
+        method=method,
+        data=data,
+        model=model,
+        out="",
+        engine=Engine(),
+        logger=Logger(),
+        checkpoint=Checkpoint(),
+    )
+
+
+def _sent(cls: type[Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice without the options that are declared as local."""
+    local = {item.name for item in fields(cls) if item.metadata.get("local")}
+    return {name: value for name, value in choice.items() if name not in local}
 
 
 class ServerRun:
@@ -158,7 +176,7 @@ class ServerRun:
     def main_metric(self) -> str:
         """Give the metric that `best` is chosen by."""
         metric = self.parts.task.main_metric
-        return f"personal_{metric}" if self.strategy.only_personal else metric
+        return f"{PERSONAL}{metric}" if self.strategy.only_personal else metric
 
     def _resume(self, grid: Grid) -> None:
         assert self.directory is not None
@@ -325,7 +343,7 @@ class ServerRun:
         if not partial:
             if self.parts.task.has_logits:
                 journal.write_json("reliability.json", self.scorer.reliability(self.finished))
-            if self.parts.task.name == "open_world":
+            if self.parts.task.finds_classes:
                 journal.write_json("open_world.json", self.scorer.open_world(self.finished))
         save_model(
             journal.directory,

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from fedssl.assembly import Components
-from fedssl.calibration.centroid import CENTROIDS
 from fedssl.config import Experiment
 from fedssl.data.arrays import first_of_each
 from fedssl.data.base import Dataset, Samples
@@ -99,7 +98,7 @@ class Scorer:
         found = open_world.describe(logits.argmax(axis=1), test.y, names, self.split.kinds)
         shown = first_of_each(test.y, max(1, _MAX_POINTS // len(names)))
         if len(shown):
-            features, centroids = self._features(server, test, shown), server.extra.get(CENTROIDS)
+            features, centroids = self._features(server, test, shown), self.hook.directions(server.extra)
             fits = centroids is not None and centroids.shape == (len(names), features.shape[1])
             rows = centroids.detach().cpu().double().numpy() if centroids is not None and fits else None
             found |= open_world.picture(features, test.y[shown], rows, found["named"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from flwr.app import Message, MetricRecord
 
+from fedssl.metrics.base import PERSONAL
 from server.evaluation import RoundScores, Scores
 
 
@@ -23,8 +24,8 @@ class PersonalScores:
             if not isinstance(values, MetricRecord):
                 continue
             numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
-            named = {f"personal_{k}": v for k, v in numbers.items() if math.isfinite(v)}
-            named.pop("personal_num_examples", None)
+            named = {f"{PERSONAL}{k}": v for k, v in numbers.items() if math.isfinite(v)}
+            named.pop(f"{PERSONAL}num_examples", None)
             if named:
                 scores[client_id] = named
 

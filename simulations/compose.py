@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -29,7 +29,6 @@ from fedssl.models.base import MODELS
 from fedssl.partition.base import LABELS, PARTITIONS
 from fedssl.personalization.base import PERSONALIZATIONS
 from fedssl.registry import Registry
-from fedssl.training.warm_up import AUTO
 
 CONF = Path(__file__).parent / "conf"
 REGISTRIES: dict[str, Registry[Any]] = {
@@ -47,11 +46,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 DEFAULT_METHOD = "fedossl"
 """What `fedssl run` runs; `Experiment()` is FixMatch, which needs no pre-training to begin with."""
-WARM_UP = "method.warm_up_weights"
-"""A file, or one of the words `KEPT`."""
-KEPT = ("", AUTO)
-VERBATIM = ("out", "resume", "method_file", "data.path", "model.weights", WARM_UP, "engine.address")
-PATHS = ("out", "resume", "method_file", "data.path", "model.weights", WARM_UP)
+VERBATIM = ("engine.address",)
+"""Options that Hydra does not parse, beside paths."""
 OWN = "method"
 """As a calibration or personalization: the method's own."""
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
@@ -91,8 +87,9 @@ def compose_experiment(overrides: Sequence[str]) -> Experiment:
     ]
     choices = {**dict(split_override(text) for text in defaults if "." not in text.split("=")[0]), **chosen}
     _check_keys(given, choices)
-    composed = _compose([*defaults, *(f"{key}={value}" for key, value in given.items() if key not in VERBATIM)])
-    for key in set(VERBATIM) & given.keys():
+    verbatim = {*VERBATIM, *path_keys()} & given.keys()
+    composed = _compose([*defaults, *(f"{key}={value}" for key, value in given.items() if key not in verbatim)])
+    for key in verbatim:
         head, _, rest = key.partition(".")
         (composed[head] if rest else composed)[rest or head] = given[key]
     _check_sizes(composed)
@@ -106,13 +103,9 @@ def check(experiment: Experiment) -> Experiment:
     experiment = dataclasses.replace(experiment, method_file=_absolute(experiment.method_file))
     for group, registry in REGISTRIES.items():
         choice = getattr(experiment, group)
-        if group == "data" and isinstance(choice.get("path"), str):
-            choice = {**choice, "path": _absolute(choice["path"])}
-        if group == "method" and isinstance(first := choice.get("warm_up_weights"), str) and first not in KEPT:
-            choice = {**choice, "warm_up_weights": _absolute(first)}
         if choice["name"] == OWN and group in ("calibration", "personalization"):
             choice = {**choice, "name": getattr(METHODS.get(experiment.method["name"]), group)}
-        made = registry.create(choice)
+        made = registry.create({**choice, **_absolute_paths(registry.get(choice["name"]), choice)})
         filled[group] = {"name": choice["name"], **_as_declared(made)}
     check_task(experiment.method["name"], experiment.data["name"])
     for key in PARTS:
@@ -148,9 +141,10 @@ def _check_logger(name: str) -> None:
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Give every combination of comma-separated values, as `-m` asks for. Raises ConfigError."""
     axes: list[list[str]] = []
+    verbatim = {*VERBATIM, *path_keys()}
     for text in overrides:
         key, value = split_override(text)
-        if key in VERBATIM:
+        if key in verbatim:
             axes.append([text])
             continue
         parsed = _parse(text)
@@ -171,17 +165,38 @@ def _sweep(key: str, value: str, parsed: Any) -> list[str]:
 def unique(overrides: Sequence[str]) -> dict[str, str]:
     """Give the overrides by key. Raises ConfigError on one given twice, and on several values of one."""
     given: dict[str, str] = {}
+    paths = path_keys()
     for text in overrides:
         key, value = split_override(text)
         if key in given:
             raise ConfigError(key, value, f"given once, but {key}={given[key]} stands before it")
-        if key not in VERBATIM:
-            if _parse(text).is_sweep_override():
-                raise ConfigError(key, value, "one value; several need -m")
-        elif key in PATHS:
+        if key in paths:
             value = own_path(value)
+        elif key not in VERBATIM and _parse(text).is_sweep_override():
+            raise ConfigError(key, value, "one value; several need -m")
         given[key] = value
     return given
+
+
+def path_keys() -> set[str]:
+    """Return the keys of all options that are declared as paths, and `resume`."""
+    choices = [(f"{group}.", cls) for group, registry in REGISTRIES.items() for cls in registry.values()]
+    keys = {
+        prefix + item.name
+        for prefix, cls in (("", Experiment), *choices)
+        for item in dataclasses.fields(cls)
+        if item.metadata.get("path")
+    }
+    return {"resume", *keys}
+
+
+def _absolute_paths(cls: type[Any], choice: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a choice that are paths, as absolute ones, but for words such as `auto`."""
+    paths = [item for item in dataclasses.fields(cls) if item.metadata.get("path")]
+    given = {item.name: (choice.get(item.name), item.metadata["words"]) for item in paths}
+    return {
+        name: _absolute(text) for name, (text, words) in given.items() if isinstance(text, str) and text not in words
+    }
 
 
 def own_path(text: str) -> str:

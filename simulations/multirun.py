@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedssl.config import Experiment
+from fedssl.metrics.base import metric_of
 from simulations.compose import own_path
 from simulations.failures import show_failure
 from simulations.progress import Display
@@ -26,9 +26,9 @@ def show_run(experiment: Experiment, *, resume: bool = False) -> None:
         result = execute(experiment, display, resume=resume)
     finally:
         display.close()
-    # Of a detector, without the scores of each class and each weather.
+    # Without the members of families, such as the scores of each class and each weather.
     final = result.summary["final"].items()
-    shown = {name: value for name, value in final if not re.match(r"(personal_)?(ap50|map50)_(?!total$)", name)}
+    shown = {name: value for name, value in final if not metric_of(name).is_member}
     scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.items() if k != "round" and isinstance(v, float))
     print(f"final: {scores}\nreport: {result.directory / 'report.html'}", flush=True)
 

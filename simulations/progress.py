@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedssl.assembly import task_name
 from fedssl.config import Experiment
-from fedssl.data.base import SOURCES
+from fedssl.metrics.base import WARM_UP
+from fedssl.tasks.base import TASKS
 
 
 class Display:
@@ -23,13 +26,13 @@ class Display:
         self.first = 1
         self.cohort = 0
         self.answered = 0
-        self.task_name = "classification"
+        self.headline: Mapping[str, str] = {}
 
     def begin(self, experiment: Experiment, first_round: int) -> None:
         """Show what begins."""
         self.rounds, self.first, self.began = experiment.rounds, first_round, time.perf_counter()
         self.cohort = max(1, round(experiment.participation * experiment.clients))
-        self.task_name = SOURCES.get(experiment.data["name"]).task
+        self.headline = TASKS.get(task_name(experiment)).headline
         if first_round > experiment.rounds:
             done = f"all {experiment.rounds} rounds are done; rounds=N goes on to the N-th"
             self.console.print(done, highlight=False)
@@ -85,13 +88,13 @@ class Display:
     def round(self, record: dict[str, Any]) -> None:
         """Show a finished round."""
         number = record["round"]
-        scores = describe(record, self.task_name)
+        scores = describe(record, self.headline)
         for client, reason in record["failed"].items():
             self.warn(f"round {number}: client {client} left out: {reason.strip().splitlines()[-1]}")
         self.answered = 0
         done = number - self.first + 1
         left = f"{_left(self.began, done, done + self.rounds - number)} left"
-        if number == self.first and (begun := _begun(record)):
+        if number == self.first and (begun := _begun(record, self.headline)):
             self.console.print(begun, highlight=False)
         if self.bar is not None:
             self.bar.update(self.task, completed=number, scores=scores, left=left, clients=self._clients())
@@ -112,31 +115,6 @@ class Display:
             self.bar = None
 
 
-_SHOWN = (
-    ("train", "loss", "loss"),
-    ("test", "accuracy", "accuracy"),
-    ("test", "accuracy_all", "all"),
-    ("test", "accuracy_seen", "seen"),
-    ("test", "accuracy_unseen", "unseen"),
-    ("test", "personal_accuracy", "personal"),
-    ("test", "personal_accuracy_all", "personal all"),
-)
-"""Split, metric and label of what a line has room for, where it is there."""
-_SENSING = (
-    ("train", "loss", "loss"),
-    ("test", "accuracy", "accuracy"),
-    ("test", "macro_f1", "macro F1"),
-    ("test", "personal_accuracy", "personal"),
-    ("test", "personal_macro_f1", "personal macro F1"),
-)
-
-
-_DETECTION = (
-    ("train", "loss", "loss"),
-    ("test", "map50_total", "mAP50"),
-    ("test", "map50", "mAP50 of all"),
-    ("test", "personal_map50", "personal mAP50"),
-)
 _LINES = 10
 """Lines that a stage prints where there is no bar."""
 _QUICK = 1.0
@@ -148,21 +126,18 @@ def _left(began: float, done: int, total: int) -> str:
     return span((time.perf_counter() - began) / done * (total - done))
 
 
-def _begun(record: dict[str, Any]) -> str:
-    """Say how well the model does that a detector's rounds begin with; nothing for other methods."""
+def _begun(record: dict[str, Any], headline: Mapping[str, str]) -> str:
+    """Say how well the model does that a method has trained before the rounds; nothing without one."""
     train = record.get("train") or {}
-    found = [train.get(f"warm_up_{name}") for name in ("map50_total", "map50")]
-    return next((f"after the warm-up: mAP50 {value:.3f}" for value in found if value is not None), "")
+    found = [(label, train.get(f"{WARM_UP}{name}")) for name, label in headline.items()]
+    return next((f"after the warm-up: {label} {value:.3f}" for label, value in found if value is not None), "")
 
 
-def describe(record: dict[str, Any], task: str = "classification") -> str:
-    """Give the few numbers of a round that fit a line."""
-    parts = []
-    for split, name, label in {"sensing": _SENSING, "detection": _DETECTION}.get(task, _SHOWN):
-        value = (record.get(split) or {}).get(name)
-        if value is not None:
-            parts.append(f"{label} {value:.3f}")
-    return "  ".join(parts)
+def describe(record: dict[str, Any], headline: Mapping[str, str]) -> str:
+    """Return the few numbers of a round that fit a line: the loss, and the test scores of `Task.headline`."""
+    train, test = record.get("train") or {}, record.get("test") or {}
+    shown = [("loss", train.get("loss")), *((label, test.get(name)) for name, label in headline.items())]
+    return "  ".join(f"{label} {value:.3f}" for label, value in shown if value is not None)
 
 
 def span(seconds: float) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedssl.partition.split import Split
     from fedssl.predict.classifier import Predictor
     from fedssl.predict.detector import BoxPredictor
+    from fedssl.tasks.base import Task
     from server.app import Watcher
 
 
@@ -136,7 +137,7 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
     with torch.device("meta"):
         model = MODELS.create(experiment.model).build(dataset.shape, dataset.num_classes)
-    _check_network(experiment, model, parts.task.name)
+    _check_network(experiment, model, parts.task)
     parts.personalization.prepare(model)
     own = ClientDataFactory(dataset, split, source.flip, torch.device("cpu")).server()
     parts.method.check(model, own, experiment.clients)
@@ -146,14 +147,16 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
 
 def _warnings(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
+    from fedssl.partition.base import PARTITIONS
+
     found = [*dataset.warnings]
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
     if not method.takes_average and (chosen := experiment.aggregation["name"]) != "FedAvg":
         found.append(f"aggregation={chosen} has no effect: method={method.name} takes no average of the clients")
     partly = experiment.labels["name"] == "asis" and bool((dataset.train.y < 0).any())
-    if partly and experiment.partition["name"] == "open_world":
-        withheld = "partition=open_world withholds labels of the classes that are to be unseen"
+    if partly and PARTITIONS.get(partition := experiment.partition["name"]).open_world:
+        withheld = f"partition={partition} withholds labels of the classes that are to be unseen"
         found.append(f"{withheld}; another partition keeps all that the data have")
     if split.dropped:
         found.append(f"{split.dropped} training samples are with nobody")
@@ -162,9 +165,9 @@ def _warnings(experiment: Experiment, method: Method, source: DataSource, datase
     return found
 
 
-def _check_network(experiment: Experiment, model: torch.nn.Module, task: str) -> None:
+def _check_network(experiment: Experiment, model: torch.nn.Module, task: Task) -> None:
     """Check that a detector gets boxes to learn, and that nothing else does. Raises ConfigError."""
-    boxes = task == "detection"
+    boxes = task.finds_boxes
     if boxes != hasattr(model, "decode"):
         kind = "a detector (model=detector), as it has boxes" if boxes else "no detector, as it has no boxes"
         allowed = f"one that fits data={experiment.data['name']}: {kind}"

@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget the documents' method after each test: others go over all that is registered."""
     METHODS.load()
-    monkeypatch.setattr(METHODS, "_classes", dict(METHODS._classes))
+    monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
     monkeypatch.setenv(ALLOW_CODE, "1")
     yield
     for name in [name for name in sys.modules if name.startswith("fedssl_method_")]:

@@ -48,6 +48,11 @@ class CalibrationHook:
         del extra
         return logits
 
+    def directions(self, extra: State) -> torch.Tensor | None:
+        """Return what the server knows of where each class lies among features (classes, dim), for figures; or None."""
+        del extra
+        return None
+
 
 CALIBRATIONS: Registry[CalibrationHook] = Registry("calibration", "fedssl.calibration")
 register = CALIBRATIONS.register

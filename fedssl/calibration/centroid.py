@@ -144,6 +144,10 @@ class Centroid(CalibrationHook):
             found["centroid_id_changes"] = float((like.argmax(dim=1) != torch.arange(len(after))).sum())
         return found
 
+    def directions(self, extra: State) -> torch.Tensor | None:
+        """Return the global centroids, if there are any yet."""
+        return extra.get(CENTROIDS)
+
     def class_means(self, updates: Sequence[Update], head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Give each class's mean feature over all clients (classes, dim) and its count; 0 for one nobody has."""
         sums, counts = torch.zeros_like(head), torch.zeros(len(head))

@@ -76,6 +76,9 @@ class SSFL(Method):
         "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
         "model.safetensors, without a neck it lacks, and without its head if that is for other classes; with "
         "method.warm_up=0 it is the first model as it is",
+        path=True,
+        words=(AUTO,),
+        local=True,
     )
     anchors: str = option(
         "server", "the nine box sizes: k-means of the server's boxes, or COCO's", choices=("server", "coco")

@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from fedssl.metrics.classification import (
-    brier_by_row,
-    log_softmax,
-    macro_f1_by_cell,
-    nll_by_row,
-)
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from numpy import ndarray
 
 
-def by_client(
-    logits: Float[ndarray, "n classes"],
-    y: Int[ndarray, " n"],
-    index: Int[ndarray, " held"],
-    offsets: Int[ndarray, " clients_and_one"],
-) -> dict[str, Float[ndarray, " clients"]]:
-    """Give accuracy, loss, macro_f1 and brier of each client; NaN for one without samples.
+def log_softmax(logits: Float[ndarray, "n classes"]) -> Float[ndarray, "n classes"]:
+    """Give log probabilities in float64."""
+    shifted = logits.astype(np.float64)
+    if shifted.size == 0:
+        return shifted
+    with np.errstate(invalid="ignore"):  # a diverged model gives inf and NaN, and a NaN score
+        shifted -= shifted.max(axis=1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
-    Client c holds the rows `index[offsets[c]:offsets[c + 1]]`; a row may have many holders. Rows
-    with y = -1 are left out.
+
+class ClientRows:
+    """Logits (n, classes) with the true classes y (n,), and which client holds which rows.
+
+    Client c holds the rows `index[offsets[c]:offsets[c + 1]]`; a row may have many holders. `index` and `holder` are
+    without rows of y = -1.
     """
-    num_clients = len(offsets) - 1
-    holder = np.repeat(np.arange(num_clients), np.diff(offsets))
-    known = y[index] >= 0
-    index, holder = index[known], holder[known]
-    count = np.bincount(holder, minlength=num_clients)
 
-    def mean(by_row: Float[ndarray, " n"]) -> Float[ndarray, " clients"]:
-        total = np.bincount(holder, weights=by_row[index], minlength=num_clients)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    def __init__(
+        self,
+        logits: Float[ndarray, "n classes"],
+        y: Int[ndarray, " n"],
+        index: Int[ndarray, " held"],
+        offsets: Int[ndarray, " clients_and_one"],
+    ) -> None:
+        self.logits = logits
+        self.y = y
+        self.num_clients = len(offsets) - 1
+        holder = np.repeat(np.arange(self.num_clients), np.diff(offsets))
+        known = y[index] >= 0
+        self.index, self.holder = index[known], holder[known]
+        self.count = np.bincount(self.holder, minlength=self.num_clients)
 
-    if len(index) == 0:
-        names = ("accuracy", "loss", "macro_f1", "brier")
-        return {name: np.full(num_clients, np.nan) for name in names}
-    log_probabilities = log_softmax(logits)
-    predicted = logits.argmax(axis=1)
-    return {
-        "accuracy": mean((predicted == y).astype(np.float64)),
-        "loss": mean(nll_by_row(log_probabilities, y)),
-        "macro_f1": macro_f1_by_cell(predicted[index], y[index], holder, num_clients, logits.shape[1]),
-        "brier": mean(brier_by_row(np.exp(log_probabilities), y)),
-    }
+    @cached_property
+    def log_probabilities(self) -> Float[ndarray, "n classes"]:
+        """Return log probabilities in float64."""
+        return log_softmax(self.logits)
+
+    @cached_property
+    def predicted(self) -> Int[ndarray, " n"]:
+        """Return the class of the largest logit; zeros where there are no classes."""
+        if self.logits.shape[1] == 0:
+            return np.zeros(len(self.logits), np.int64)
+        classes: ndarray = self.logits.argmax(axis=1)
+        return classes
+
+    def mean(self, by_row: Float[ndarray, " n"]) -> Float[ndarray, " clients"]:
+        """Return each client's mean of a number that every row has; NaN for a client without rows."""
+        total = np.bincount(self.holder, weights=by_row[self.index], minlength=self.num_clients)
+        return np.where(self.count > 0, total / np.maximum(self.count, 1), np.nan)

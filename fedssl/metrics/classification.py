@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedssl.metrics.base import Metric, declare, register
+from fedssl.metrics.by_client import ClientRows, log_softmax
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from numpy import ndarray
 
 
-def log_softmax(logits: Float[ndarray, "n classes"]) -> Float[ndarray, "n classes"]:
-    """Give log probabilities in float64."""
-    shifted = logits.astype(np.float64)
-    if shifted.size == 0:
-        return shifted
-    with np.errstate(invalid="ignore"):  # a diverged model gives inf and NaN, and a NaN score
-        shifted -= shifted.max(axis=1, keepdims=True)
-        shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
+NAMED = ("classification", "sensing")
+"""Tasks in which a model names every class."""
 
 
 def mean_or_nan(values: Float[ndarray, " n"]) -> float:
@@ -27,21 +23,54 @@ def mean_or_nan(values: Float[ndarray, " n"]) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
+def accuracy_by_client(rows: ClientRows) -> Float[ndarray, " clients"]:
+    """Return each client's accuracy."""
+    return rows.mean((rows.predicted == rows.y).astype(np.float64))
+
+
+@register(
+    Metric("accuracy", unit="share", better="higher", order=0, sums_up=True),
+    of="logits",
+    tasks=NAMED,
+    by_client=accuracy_by_client,
+)
 def accuracy(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
     """Give the share of rows whose largest logit is the true class."""
     return mean_or_nan((logits.argmax(axis=1) == y).astype(np.float64)) if len(y) else float("nan")
 
 
+@register(
+    Metric("loss", unit="nats", better="lower", order=100),
+    of="logits",
+    by_client=lambda rows: rows.mean(nll_by_row(rows.log_probabilities, rows.y)),
+)
 def loss(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
     """Give the mean negative log likelihood, in nats."""
     return mean_or_nan(nll_by_row(log_softmax(logits), y))
 
 
+@register(
+    Metric("brier", "Brier score", better="lower", order=130),
+    of="logits",
+    by_client=lambda rows: rows.mean(brier_by_row(np.exp(rows.log_probabilities), rows.y)),
+)
 def brier(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
     """Give the mean squared distance to the one-hot truth, 0..2 (Brier 1950)."""
     return mean_or_nan(brier_by_row(np.exp(log_softmax(logits)), y))
 
 
+def macro_f1_by_client(rows: ClientRows) -> Float[ndarray, " clients"]:
+    """Return each client's macro F1."""
+    held = rows.index
+    return macro_f1_by_cell(rows.predicted[held], rows.y[held], rows.holder, rows.num_clients, rows.logits.shape[1])
+
+
+@register(
+    Metric("macro_f1", "macro F1", unit="share", better="higher", order=90, sums_up=True),
+    of="logits",
+    tasks=NAMED,
+    by_client=macro_f1_by_client,
+)
 def macro_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
     """Give the mean F1 over the classes present in y."""
     if len(y) == 0:
@@ -50,6 +79,7 @@ def macro_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> floa
     return float(macro_f1_by_cell(logits.argmax(axis=1), y, cell, 1, logits.shape[1])[0])
 
 
+@register(Metric("weighted_f1", better="higher"), of="logits", tasks=("sensing",))
 def weighted_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> float:
     """Give the mean F1 over the rows' true classes, which weighs a class by its rows in y."""
     if len(y) == 0:
@@ -58,6 +88,7 @@ def weighted_f1(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> f
     return float((f1 * truth).sum() / truth.sum())
 
 
+@register(Metric("ece", "calibration error (ECE)", better="lower", order=110), of="logits")
 def ece(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"], bins: int = 15) -> float:
     """Give the expected calibration error over equal-width bins (Guo et al. 2017, eq. 3)."""
     if len(y) == 0:
@@ -65,6 +96,9 @@ def ece(logits: Float[ndarray, "n classes"], y: Int[ndarray, " n"], bins: int = 
     confidence, is_right, bin_ = confidence_bins(logits, y, bins)
     gap = np.bincount(bin_, weights=confidence - is_right, minlength=bins)
     return float(np.abs(gap).sum() / len(y))
+
+
+declare(Metric("uncalibrated_ece", "calibration error (ECE) before calibration", better="lower", order=120))
 
 
 def nll_by_row(log_probabilities: Float[ndarray, "n classes"], y: Int[ndarray, " n"]) -> Float[ndarray, " n"]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.data.base import Ints
+from fedssl.metrics.base import Metric, register
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +19,12 @@ Floats = NDArray[np.float32]
 
 IOU_THRESHOLDS = (0.5, 0.75)
 MAX_BOXES = 300
-"""Boxes of one picture that count, the best first (FedSTO's protocol)."""
+"""FlatBoxes of one picture that count, the best first (FedSTO's protocol)."""
 
 
 @dataclass(frozen=True)
 class FlatBoxes:
-    """Boxes of n pictures, flat: picture i has the rows `offsets[i]:offsets[i + 1]`.
+    """FlatBoxes of n pictures, flat: picture i has the rows `offsets[i]:offsets[i + 1]`.
 
     `xyxy` float32 (m, 4) is left, top, right, bottom in pixels; `label` int64 (m,) the class; `offsets` int64 (n + 1,);
     `score` float32 (m,) in 0..1, 1 for true boxes.
@@ -69,6 +70,18 @@ class FlatBoxes:
         return FlatBoxes(self.xyxy[kept], self.label[kept], before[self.offsets], self.score[kept])
 
 
+@dataclass(frozen=True)
+class SceneTruth:
+    """What is true of some pictures: their boxes, of each the domain (weather) or -1, and who has annotations."""
+
+    boxes: FlatBoxes
+    domain: Ints
+    class_names: tuple[str, ...]
+    domain_names: tuple[str, ...]
+    annotated: Ints
+    """Places of the pictures whose boxes are known."""
+
+
 def average_precision(found: FlatBoxes, true: FlatBoxes, num_classes: int) -> NDArray[np.float64]:
     """Give AP by IoU threshold and class, (2, classes), at IoU 0.5 and 0.75: interpolated at 101 recalls, as COCO's.
 
@@ -99,6 +112,51 @@ def mean_over(values: NDArray[np.float64]) -> float:
     """Give the mean of what is known, NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
+
+
+def maps_by_client(found: FlatBoxes, scenes: SceneTruth, index: Ints, offsets: Ints) -> dict[str, NDArray[np.float64]]:
+    """Return each client's map50 and map75 (clients,); clients that share their pictures are scored once.
+
+    Client c holds the pictures `index[offsets[c]:offsets[c + 1]]`.
+    """
+    known: dict[bytes, tuple[float, float]] = {}
+    out = np.full((2, len(offsets) - 1), np.nan)
+    for client in range(len(offsets) - 1):
+        rows = index[offsets[client] : offsets[client + 1]]
+        if (key := rows.tobytes()) not in known:
+            precision = average_precision(found.take(rows), scenes.boxes.take(rows), len(scenes.class_names))
+            known[key] = (mean_over(precision[0]), mean_over(precision[1]))
+        out[:, client] = known[key]
+    return {"map50": out[0], "map75": out[1]}
+
+
+@register(
+    Metric("map50", "mAP at IoU 0.50", "share", "higher", 140, member="mAP at IoU 0.50, {member}", sums_up=True),
+    Metric("map50_total", "mAP at IoU 0.50, mean over weathers", "share", "higher", 150),
+    Metric("map75", "mAP at IoU 0.75", "share", "higher", 160),
+    Metric("ap50", "AP at IoU 0.50", "share", "higher", member="AP at IoU 0.50, {member}"),
+    of="boxes",
+    by_client=maps_by_client,
+)
+def maps(found: FlatBoxes, scenes: SceneTruth) -> dict[str, float]:
+    """Return map50 and map75 of all pictures, map50_<domain>, their mean map50_total, and ap50_<class>.
+
+    NaN where there is no true box; FedSTO's totals are means over the weathers, each counting the same. Pictures
+    without annotations are left out.
+    """
+    classes = len(scenes.class_names)
+    known = scenes.annotated
+    at50, at75 = average_precision(found.take(known), scenes.boxes.take(known), classes)
+    scores = {"map50": mean_over(at50), "map75": mean_over(at75)}
+    by_domain = []
+    for domain, name in enumerate(scenes.domain_names):
+        index = known[scenes.domain[known] == domain]
+        value = mean_over(average_precision(found.take(index), scenes.boxes.take(index), classes)[0])
+        by_domain.append(value)
+        scores[f"map50_{name}"] = value
+    if by_domain:
+        scores["map50_total"] = mean_over(np.array(by_domain))
+    return scores | {f"ap50_{name}": float(value) for name, value in zip(scenes.class_names, at50, strict=True)}
 
 
 def _by_picture(boxes: FlatBoxes, *, scored: bool) -> list[dict[str, torch.Tensor]]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
+from fedssl.metrics.base import Metric, declare
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Boxes = tuple["Tensor", "Tensor", "Tensor"]
 """Boxes (m, 4) xyxy, their classes (m,) and pictures (m,)."""
+declare(
+    Metric("pseudo_per_image", unit="count"),
+    Metric("pseudo_reliable_per_image", unit="count"),
+)
 
 
 def num_matched(found: Boxes, score: Tensor, true: Boxes, min_iou: float = 0.5) -> int:
@@ -18,6 +22,7 @@ def num_matched(found: Boxes, score: Tensor, true: Boxes, min_iou: float = 0.5) 
 
     Boxes choose in order of `score` (m,), the best first, the true box that overlaps most of those still free.
     """
+    import torch
     from torchvision.ops import box_iou
 
     (boxes, classes, image), (true_boxes, true_classes, true_image) = found, true

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedssl.data.base import GLOBALLY_UNSEEN, LOCALLY_UNSEEN, SEEN
+from fedssl.metrics.base import Metric, register
 from fedssl.metrics.classification import mean_or_nan
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ def strict_accuracy(predicted: Int[ndarray, " n"], y: Int[ndarray, " n"], is_see
     return float(right.sum() / len(y))
 
 
+def _share(name: str, words: str, order: int, *, sums_up: bool = False) -> Metric:
+    return Metric(name, words, "share", "higher", order, sums_up=sums_up)
+
+
+@register(
+    _share("accuracy_all", "accuracy on all classes", 10, sums_up=True),
+    _share("accuracy_all_paper", "accuracy on all classes (seen and unseen matched apart)", 20),
+    _share("accuracy_seen", "accuracy on seen classes", 30),
+    _share("accuracy_unseen", "accuracy on unseen classes", 40),
+    _share("accuracy_unseen_strict", "accuracy on unseen classes (predicted as seen: wrong)", 50),
+    _share("accuracy_locally_unseen", "accuracy on locally unseen classes", 60),
+    _share("accuracy_globally_unseen", "accuracy on globally unseen classes", 70),
+    _share("nmi_unseen", "NMI on unseen classes", 80),
+    of="clusters",
+)
 def scores(predicted: Int[ndarray, " n"], y: Int[ndarray, " n"], kinds: Int[ndarray, " classes"]) -> dict[str, float]:
     """Give all open-world scores, as shares.
 

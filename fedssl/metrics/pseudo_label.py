@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedssl.metrics.base import Metric, declare
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from numpy import ndarray
     from torch import Tensor
+
+declare(
+    Metric("pseudo_mask_rate", unit="share"),
+    Metric("pseudo_precision", unit="share", better="higher"),
+    Metric("pseudo_coverage", unit="share", better="higher"),
+)
 
 
 def telemetry(

@@ -22,8 +22,14 @@ _NORM_DOC = "normalisation: `batch`, or `group` with 2 groups, which keeps no ru
 class Pretrained(ModelSpec):
     """A model that can begin with trained weights in its backbone."""
 
-    weights: str = option("", "backbone to begin with: a file of `fedssl pretrain`; `auto` trains one; empty: random")
-    weights_sha256: str = option("", "hash that the file must have; filled in when a run begins")
+    weights: str = option(
+        "",
+        "backbone to begin with: a file of `fedssl pretrain`; `auto` trains one; empty: random",
+        path=True,
+        words=("auto",),
+        local=True,
+    )
+    weights_sha256: str = option("", "hash that the file must have; filled in when a run begins", local=True)
     pretrain_epochs: int = option(5, "epochs of the pre-training that `weights=auto` does", low=1)
 
 

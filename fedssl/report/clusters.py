@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fedssl.report.canvas import BLACK, GREY, PALETTE, label, legend, new_figure, plain
+from fedssl.report.figures import register
 from fedssl.report.open_world import KINDS, name_classes
 from fedssl.report.split import MAX_NAMES
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from fedssl.report.open_world import OpenWorldResult
 
 
+@register(
+    "confusion",
+    "Confusion after matching",
+    "One matching over all test samples, last round; lines part the kinds of classes. A column that is dark in "
+    "two rows holds two classes in one cluster.",
+    order=50,
+    takes=("world",),
+    files=("open_world.json",),
+)
 def confusion_figure(world: OpenWorldResult) -> Figure | None:
     """Draw the shares of each true class that are predicted as each matched class; None without samples."""
     import numpy as np
@@ -77,6 +87,16 @@ def _name_kinds(ax: Axes, world: OpenWorldResult) -> None:
         )
 
 
+@register(
+    "features",
+    "Features and global centroids",
+    "Principal directions of the test samples' unit features, last round. Markers tell kinds of classes, stars are "
+    "the server's centroids: seen ones named as in training, the others by the test samples that fit best. A star "
+    "amid its own class is what the method aims at.",
+    order=60,
+    takes=("world",),
+    files=("open_world.json",),
+)
 def features_figure(world: OpenWorldResult) -> Figure | None:
     """Draw test samples, and the global centroids if there are any, on the plane of `open_world.json`."""
     points = _columns(world.picture.get("points"), len(world.classes))

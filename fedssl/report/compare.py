@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedssl.config import ConfigError
+from fedssl.metrics.base import PERSONAL, metric_of, sort_key
 from fedssl.report import tables
 from fedssl.report.canvas import PALETTE, label, legend, new_figure, plain, whole_rounds
 from fedssl.report.intervals import Interval, paired_difference, t_interval
 from fedssl.report.page import render, show, write
-from fedssl.report.run import PERSONAL, Run, clients_table, curve, read, rounds_table
+from fedssl.report.run import Run, clients_table, curve, read, rounds_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,7 +154,7 @@ def _stand_in(group: Group, seed: int, metric: str) -> pd.Series[float]:
 def result_rows(groups: Sequence[Group], which: str) -> list[tuple[str, list[str]]]:
     """Give rows (metric, a cell a group) of `final` or `best` values."""
     names = {name for group in groups for run in group.runs.values() for name in getattr(tables.outcome(run), which)}
-    ordered = sorted(names - {"round"}, key=tables.sort_key)
+    ordered = sorted(names - {"round"}, key=sort_key)
     return [
         (
             tables.title(name),
@@ -185,8 +186,13 @@ def _sentence(groups: Sequence[Group], metric: str) -> str:
     scored = {name: interval for name, interval in means.items() if interval.n}
     if not scored:
         return "No run was scored on test samples."
-    name, interval = max(scored.items(), key=lambda item: item[1].mean)
-    lead = f"Highest final test {tables.title(metric)}: {name}, " if len(groups) > 1 else f"{name}: "
+    lowest = metric_of(metric).better == "lower"
+    name, interval = (min if lowest else max)(scored.items(), key=lambda item: item[1].mean)
+    lead = (
+        f"{'Lowest' if lowest else 'Highest'} final test {tables.title(metric)}: {name}, "
+        if len(groups) > 1
+        else f"{name}: "
+    )
     unscored = [g.name for g in groups if g.name not in scored]
     rest = f" Without this score: {', '.join(unscored)}." if unscored else ""
     return f"{lead}{_cell(metric, interval)}.{rest}"
@@ -249,13 +255,13 @@ def _paired_rows(groups: Sequence[Group], metric: str) -> list[tuple[str, str, s
 
 
 def _signed(metric: str, value: float) -> str:
-    return f"{100 * value:+.1f} points" if tables.is_share(metric) else f"{value:+.3f}"
+    return f"{100 * value:+.1f} points" if metric_of(metric).is_share else f"{value:+.3f}"
 
 
 def curves_figure(groups: Sequence[Group], metric: str) -> Figure | None:
     """Draw test metric and loss, a line a group, over rounds in which all its seeds were scored."""
     loss = f"{PERSONAL}loss" if metric.startswith(PERSONAL) else "loss"
-    names = {name: f"{tables.title(name)}{' (%)' if tables.is_share(name) else ' (nats)'}" for name in (metric, loss)}
+    names = {name: metric_of(name).axis for name in (metric, loss)}
     return _panels(groups, names, "Scores by round and setting")
 
 
@@ -279,7 +285,7 @@ def _panels(groups: Sequence[Group], names: dict[str, str], title: str) -> Figur
     for ax, name in zip(axes, panels, strict=True):
         for place, group in enumerate(groups):
             if len(curves[group.name, name]):
-                _draw_band(ax, curves[group.name, name], group.name, place, 100 if tables.is_share(name) else 1)
+                _draw_band(ax, curves[group.name, name], group.name, place, 100 if metric_of(name).is_share else 1)
         label(ax, y=names[name])
     label(axes[-1], "round", axes[-1].get_ylabel())
     whole_rounds(axes[-1])

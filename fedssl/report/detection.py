@@ -7,6 +7,7 @@ import binascii
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL, WARM_UP
 from fedssl.report.canvas import (
     BLUE,
     GREEN,
@@ -21,7 +22,8 @@ from fedssl.report.canvas import (
     plain,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, Record, curve
+from fedssl.report.figures import register
+from fedssl.report.run import Record, curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 MAP50, AP50 = "map50_", "ap50_"
 TOTAL = "map50_total"
-WARM_UP = "warm_up_"
-"""Prefix of the training metrics that repeat the scores after the server's warm-up."""
 RELIABLE = 0.5
 """Boxes of more than this score are drawn solid where the method has no threshold of its own."""
 STAGES = {"before": "before the warm-up", "after": "after the warm-up", "end": "at the end"}
@@ -50,6 +50,15 @@ COUNTS = (
 )
 
 
+@register(
+    "domains",
+    "Weather",
+    "Mean average precision on the same test pictures in each weather. Solid: the global model; dashed: clients' "
+    "own models after local training; dotted: the model after the server's warm-up, under which none should end.",
+    order=20,
+    takes=("table",),
+    metrics=("map50",),
+)
 def domains_figure(table: pd.DataFrame) -> Figure | None:
     """Draw mAP at IoU 0.50 by round and weather, from `rounds_table`; None unless there are weathers.
 
@@ -79,6 +88,14 @@ def domains_figure(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
+@register(
+    "classes",
+    "Classes",
+    "A rare class has few boxes, so its precision is coarse.",
+    order=30,
+    takes=("final",),
+    metrics=("ap50",),
+)
 def classes_figure(final: Mapping[str, float]) -> Figure | None:
     """Draw the average precision at IoU 0.50 of each class at the end; None if no class has one."""
     values = {name.removeprefix(AP50): 100 * value for name, value in final.items() if name.startswith(AP50)}
@@ -99,6 +116,14 @@ def classes_figure(final: Mapping[str, float]) -> Figure | None:
     return figure
 
 
+@register(
+    "pseudo_boxes",
+    "Pseudo-boxes",
+    "Quality of the boxes that clients train on, against true boxes that no training sees, and how many there are.",
+    order=140,
+    takes=("table",),
+    metrics=("pseudo_per_image", "pseudo_reliable_per_image"),
+)
 def pseudo_boxes_figure(table: pd.DataFrame) -> Figure | None:
     """Draw quality and number of the clients' pseudo-boxes by round; None if there are none."""
     counts = [(curve(table, "train", name), text, color) for name, text, color in COUNTS]
@@ -121,6 +146,16 @@ def pseudo_boxes_figure(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
+@register(
+    "pictures",
+    "Pictures",
+    "The same test pictures in each weather: true boxes, and what the model finds as training goes on. Colours "
+    "tell classes; solid boxes score above tau2, as pseudo-boxes that count as labels do, dashed ones below; those "
+    "under 0.25 are left out.",
+    order=160,
+    takes=("method",),
+    files=("method.json",),
+)
 def pictures_figure(values: Record) -> Figure | None:
     """Draw a test picture of each weather of `method.json`, with its true boxes and those found at each stage.
 

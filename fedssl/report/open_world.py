@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL
 from fedssl.report.canvas import (
     BLACK,
     BLUE,
@@ -19,7 +20,8 @@ from fedssl.report.canvas import (
     plain,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, Record, curve
+from fedssl.report.figures import register
+from fedssl.report.run import Record, curve
 from fedssl.report.split import MAX_NAMES
 
 if TYPE_CHECKING:
@@ -88,6 +90,15 @@ def open_world_of(values: Record) -> OpenWorldResult | None:
     return OpenWorldResult(classes, kinds, named, confusion, values)
 
 
+@register(
+    "kinds",
+    "Seen and unseen classes",
+    "Seen classes count by name. Unseen ones count after the best one-to-one matching of predicted ids to classes, "
+    "on each line's own samples: locally and globally unseen classes may both claim an id, all together may not.",
+    order=40,
+    takes=("table", "metric"),
+    metrics=("accuracy_seen",),
+)
 def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
     """Draw the accuracies on each kind of class by round, from `rounds_table`; None if nothing was scored.
 
@@ -120,6 +131,17 @@ def kinds_figure(table: pd.DataFrame, metric: str) -> Figure | None:
     return figure
 
 
+@register(
+    "shares",
+    "Bias of predictions",
+    "Above: predicted shares (solid) against true ones (dashed); a gap is the bias that open-world methods fight. "
+    "Below: the gap by class, orange where a class is predicted too often. Ids of unseen classes have the names "
+    "that fit the last round's test samples best.",
+    order=70,
+    takes=("table", "records", "split", "world"),
+    files=("open_world.json", "split.npz"),
+    metrics=("predicted",),
+)
 def shares_figure(
     table: pd.DataFrame, records: list[Record], held: SplitCounts, world: OpenWorldResult
 ) -> Figure | None:

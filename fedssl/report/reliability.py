@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fedssl.report.canvas import BLUE, GREY, VERMILLION, label, legend, new_figure
+from fedssl.report.figures import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,14 @@ def calibration_error(bins: Bins) -> float:
     return float(bins["count"] @ gaps / bins["count"].sum())
 
 
+@register(
+    "reliability",
+    "Reliability",
+    "On the dotted line confidence equals accuracy; below it the model is over-confident.",
+    order=130,
+    takes=("reliability",),
+    files=("reliability.json",),
+)
 def reliability_figure(reliability: dict[str, Any]) -> Figure | None:
     """Draw accuracy against confidence, and how many samples each bin holds; None without any."""
     kinds = [(bins_of(reliability.get(key)), text, color, style) for key, text, color, style in KINDS]

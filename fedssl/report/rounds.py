@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import (
     BLACK,
     BLUE,
@@ -17,8 +18,8 @@ from fedssl.report.canvas import (
     new_figure,
     whole_rounds,
 )
-from fedssl.report.run import PERSONAL, curve
-from fedssl.report.tables import is_share, title
+from fedssl.report.figures import register
+from fedssl.report.run import curve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,14 +27,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Lines = list[tuple[str, str, str, str]]
-"""Split, metric, name in the legend, colour."""
+"""SplitCounts, metric, name in the legend, colour."""
 PSEUDO: Lines = [
     ("train", "pseudo_precision", "precision: kept pseudo-labels that are right", GREEN),
     ("train", "pseudo_mask_rate", "mask rate: unlabelled samples kept", BLUE),
     ("train", "pseudo_coverage", "coverage: unlabelled, kept and right", PURPLE),
 ]
+OF_BOXES = ("pseudo_per_image", "pseudo_reliable_per_image")
+"""Metrics of pseudo-boxes, which have a figure of their own."""
 
 
+@register(
+    "scores",
+    "Scores by round",
+    "A star marks the round that was best on validation; test scores never choose it.",
+    order=10,
+    takes=("table", "clients", "metric", "best_round"),
+)
 def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_round: int | None) -> Figure | None:
     """Draw the main metric and the loss by round, from `rounds_table` and `clients_table`.
 
@@ -47,13 +57,13 @@ def scores_figure(table: pd.DataFrame, clients: pd.DataFrame, metric: str, best_
     note = _note(table, clients, banded=len(by_client) > 0)
     figure, axes = new_figure("Scores by round", note, 1.3 + 2.7 * len(panels), len(panels), sharex=True)
     for ax, name in zip(axes, panels, strict=True):
-        unit = 100 if is_share(name) else 1
+        unit = 100 if metric_of(name).is_share else 1
         if name == base and len(by_client):
             band = by_client * unit
             color = BLUE if metric == base else VERMILLION
             ax.fill_between(band.index, band["low"], band["high"], color=color, alpha=0.15, linewidth=0)
         _draw(ax, table, _score_lines(name))
-        label(ax, y=f"{title(name)} (%)" if unit == 100 else f"{title(name)} (nats)")
+        label(ax, y=metric_of(name).axis)
         if best_round is not None:
             _mark_best(ax, table, name if metric == base else PERSONAL + name, best_round)
     label(axes[-1], "round", axes[-1].get_ylabel())
@@ -94,7 +104,7 @@ def _note(table: pd.DataFrame, clients: pd.DataFrame, *, banded: bool) -> str:
 
 def _draw(ax: Axes, table: pd.DataFrame, lines: Lines) -> None:
     for split, metric, name, color in lines:
-        values = curve(table, split, metric) * (100 if is_share(metric) else 1)
+        values = curve(table, split, metric) * (100 if metric_of(metric).is_share else 1)
         if len(values):
             marker = "o" if len(values) <= 30 else ""
             style = "--" if split == "train" and metric == "loss" else "-"
@@ -115,13 +125,23 @@ def _mark_best(ax: Axes, table: pd.DataFrame, metric: str, best_round: int) -> N
     ax.axvline(best_round, color=GREY, linestyle=":", linewidth=1.4, label=name, zorder=0)
     values = curve(table, "test", metric)
     if best_round in values.index:
-        value = values[best_round] * (100 if is_share(metric) else 1)
+        value = values[best_round] * (100 if metric_of(metric).is_share else 1)
         color = VERMILLION if metric.startswith(PERSONAL) else BLUE
         ax.plot(best_round, value, "*", color=color, markersize=14, markeredgecolor="white")
 
 
+@register(
+    "pseudo",
+    "Pseudo-labels",
+    "How much of the unlabelled data the method used and, where its truth is known, how much of that was right.",
+    order=150,
+    takes=("table",),
+    metrics=("pseudo_precision", "pseudo_mask_rate", "pseudo_coverage"),
+)
 def pseudo_figure(table: pd.DataFrame) -> Figure | None:
-    """Draw mask rate, precision and coverage of pseudo-labels by round; None if there are none."""
+    """Draw mask rate, precision and coverage of pseudo-labels by round; None without any, or for pseudo-boxes."""
+    if table["metric"].isin(OF_BOXES).any():
+        return None
     present = [line for line in PSEUDO if len(curve(table, line[0], line[1]))]
     if not present:
         return None
@@ -136,6 +156,13 @@ def pseudo_figure(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
+@register(
+    "cost",
+    "Cost",
+    "Megabytes (10^6 bytes) between server and clients, summed over rounds; seconds a round.",
+    order=180,
+    takes=("table",),
+)
 def cost_figure(table: pd.DataFrame) -> Figure | None:
     """Draw cumulative megabytes (10^6 bytes) sent and seconds by round; None if not recorded."""
     seconds = curve(table, "cost", "seconds")

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedssl.config import ConfigError
+from fedssl.metrics.base import metric_of, sort_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-MAIN_METRICS = ("accuracy", "accuracy_all", "macro_f1", "map50")
-PERSONAL = "personal_"
 OPEN_WORLD = "open_world.json"
 METHOD = "method.json"
 
@@ -50,8 +49,8 @@ class Run:
             return str(self.summary["main_metric"])
         scored = [record.get("test") or {} for record in self.records]
         names = {name for test in scored for name in test} | set(self.summary.get("final") or {})
-        known = (*MAIN_METRICS, *(PERSONAL + name for name in MAIN_METRICS))
-        return next((name for name in known if name in names), MAIN_METRICS[0])
+        known = [each for each in names if metric_of(each).sums_up]
+        return min(known, key=sort_key, default="accuracy")
 
 
 def choice(config: Record, group: str) -> str:

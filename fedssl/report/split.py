@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedssl.config import ConfigError
 from fedssl.report.canvas import BLACK, label, new_figure, plain, save
+from fedssl.report.figures import register
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,15 @@ def draw_split(split_npz: Path, png: Path) -> Path:
     return save(split_figure(read_split(split_npz)), png)
 
 
+@register(
+    "split",
+    "The split",
+    "Training samples by client and class, the server's beside them; labelled ones by the label that was told, "
+    "pictures with boxes by their rarest class.",
+    order=170,
+    takes=("split",),
+    files=("split.npz",),
+)
 def split_figure(split: SplitCounts) -> Figure:
     """Draw clients, and the server last, against classes, labelled above unlabelled, one colour scale each."""
     import numpy as np

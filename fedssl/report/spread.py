@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import BLUE, GREY, SKY, VERMILLION, label, legend, new_figure
-from fedssl.report.run import PERSONAL, last_by_client
-from fedssl.report.tables import is_share, title
+from fedssl.report.figures import register
+from fedssl.report.run import last_by_client
+from fedssl.report.tables import title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,12 +18,19 @@ if TYPE_CHECKING:
 MAX_NAMED = 40
 
 
+@register(
+    "clients",
+    "Spread over clients",
+    "Every client on its own test samples, in rising order of the bars.",
+    order=80,
+    takes=("clients", "metric"),
+)
 def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw a metric by client in rising order, from `clients_table`; None if it has no scores.
 
     Bars are the model that the metric is of at its last evaluation, dots the clients' own models.
     """
-    unit = 100 if is_share(metric) else 1
+    unit = 100 if metric_of(metric).is_share else 1
     values = last_by_client(clients, metric).sort_values(kind="stable") * unit
     personal = last_by_client(clients, PERSONAL + metric) * unit
     if values.empty:
@@ -42,7 +51,7 @@ def spread_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
         ax.plot(places, dots, "o", color=VERMILLION, markersize=size, label="clients' own models")
         _levels(ax, personal, VERMILLION, "clients' own")
     _name_clients(ax, list(values.index))
-    label(ax, ax.get_xlabel(), f"{title(metric)}{' (%)' if unit == 100 else ''}")
+    label(ax, ax.get_xlabel(), metric_of(metric).axis)
     ax.margins(x=0.01)
     legend(figure, axes, columns=2)
     return figure

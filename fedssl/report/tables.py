@@ -8,51 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedssl.metrics import fairness
-from fedssl.report.run import PERSONAL, Record, Run, clients_table, last_by_client, number
+from fedssl.metrics.base import PERSONAL, metric_of, sort_key
+from fedssl.report.run import Record, Run, clients_table, last_by_client, number
 
 if TYPE_CHECKING:
     from fedssl.report.split import SplitCounts
 
-ORDER = (
-    "accuracy",
-    "accuracy_all",
-    "accuracy_all_paper",
-    "accuracy_seen",
-    "accuracy_unseen",
-    "accuracy_unseen_strict",
-    "accuracy_locally_unseen",
-    "accuracy_globally_unseen",
-    "nmi_unseen",
-    "macro_f1",
-    "loss",
-    "ece",
-    "uncalibrated_ece",
-    "brier",
-    "map50",
-    "map50_total",
-    "map75",
-)
 NONE = "\N{EN DASH}"
-SHARES = ("accuracy", "macro_f1", "map", "ap50", "nmi", "pseudo_")
-BOXES = {"map50_": "mAP at IoU 0.50", "ap50_": "AP at IoU 0.50"}
-"""Prefixes of metrics by weather and by class."""
-WORDS = {
-    "accuracy_all": "accuracy on all classes",
-    "accuracy_all_paper": "accuracy on all classes (seen and unseen matched apart)",
-    "accuracy_seen": "accuracy on seen classes",
-    "accuracy_unseen": "accuracy on unseen classes",
-    "accuracy_unseen_strict": "accuracy on unseen classes (predicted as seen: wrong)",
-    "accuracy_locally_unseen": "accuracy on locally unseen classes",
-    "accuracy_globally_unseen": "accuracy on globally unseen classes",
-    "nmi_unseen": "NMI on unseen classes",
-    "macro_f1": "macro F1",
-    "ece": "calibration error (ECE)",
-    "uncalibrated_ece": "calibration error (ECE) before calibration",
-    "brier": "Brier score",
-    "map50": "mAP at IoU 0.50",
-    "map75": "mAP at IoU 0.75",
-    "map50_total": "mAP at IoU 0.50, mean over weathers",
-}
 
 
 @dataclass(frozen=True)
@@ -66,31 +28,15 @@ class Outcome:
 
 
 def title(metric: str) -> str:
-    """Give a metric's name in words."""
-    base = metric.removeprefix(PERSONAL)
-    words = WORDS.get(base) or next(
-        (f"{text}, {base.removeprefix(prefix)}" for prefix, text in BOXES.items() if base.startswith(prefix)),
-        base.replace("_", " "),
-    )
-    return f"{words}, clients' own models" if base != metric else words
-
-
-def is_share(metric: str) -> bool:
-    """Say whether a metric is a share of 0..1, shown in percent."""
-    return metric.removeprefix(PERSONAL).startswith(SHARES)
+    """Return a metric's name in words."""
+    return metric_of(metric).title
 
 
 def shown(metric: str, value: float | None) -> str:
-    """Give a metric's value as text with its unit; a dash if there is none."""
+    """Return a metric's value as text with its unit; a dash if there is none."""
     if value is None or math.isnan(value):
         return NONE
-    return f"{100 * value:.1f}%" if is_share(metric) else f"{value:.3f}"
-
-
-def sort_key(metric: str) -> tuple[bool, int, str]:
-    """Order metrics: global before the clients' own, the usual names first."""
-    base = metric.removeprefix(PERSONAL)
-    return base != metric, ORDER.index(base) if base in ORDER else len(ORDER), base
+    return f"{100 * value:.1f}%" if metric_of(metric).is_share else f"{value:.3f}"
 
 
 def outcome(run: Run) -> Outcome:
@@ -239,7 +185,7 @@ def ranges(numbers: list[int]) -> str:
 
 def _finds_boxes(run: Run) -> bool:
     """Say whether the run is a detector's: what is true of a picture are then boxes, and its class is none."""
-    return run.choice("model") == "detector" or run.main_metric.removeprefix(PERSONAL).startswith("map50")
+    return run.choice("model") == "detector" or metric_of(run.main_metric).of == "boxes"
 
 
 def _truth_free(split: SplitCounts) -> str:

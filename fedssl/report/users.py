@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from fedssl.metrics.base import PERSONAL, metric_of
 from fedssl.report.canvas import GREY, PALETTE, SKY, VERMILLION, label, legend, new_figure, plain, whole_rounds
-from fedssl.report.run import PERSONAL, Record, curve, last_by_client
+from fedssl.report.figures import register
+from fedssl.report.run import Record, curve, last_by_client
 from fedssl.report.spread import MAX_NAMED
-from fedssl.report.tables import is_share, title
+from fedssl.report.tables import title
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +25,14 @@ KEPT = re.compile(r"kept_\d+")
 MAX_PICTURES = 6
 
 
+@register(
+    "mixture",
+    "Mixtures",
+    "How each client mixes the classifiers that it was sent, as its labels ask for; equal ones where it has none.",
+    order=90,
+    takes=("clients", "metric"),
+    metrics=("weight",),
+)
 def mixture_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw each client's mixture weights, in rising order of `metric`, from `clients_table`; None without any."""
     columns = {name: found.group(1) for name in clients.columns if (found := WEIGHT.fullmatch(name))}
@@ -50,13 +60,21 @@ def mixture_figure(clients: pd.DataFrame, metric: str) -> Figure | None:
     return figure
 
 
+@register(
+    "embeddings",
+    "Embeddings",
+    "Clients that lie close to each other are given similar models.",
+    order=110,
+    takes=("method", "clients", "metric"),
+    files=("method.json",),
+)
 def embeddings_figure(values: Record, clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw the clients' embeddings of `method.json` in the plane, coloured by `metric`; None without any."""
     rows = [row for row in values.get("embeddings") or [] if isinstance(row, dict) and {"client", "x", "y"} <= set(row)]
     if not rows:
         return None
     scores = last_by_client(clients, metric)
-    unit = 100 if is_share(metric) else 1
+    unit = 100 if metric_of(metric).is_share else 1
     x, y = ([float(row[axis]) for row in rows] for axis in ("x", "y"))
     shades = [float(scores.get(int(row["client"]), float("nan"))) * unit for row in rows]
     figure, axes = new_figure("Embeddings of the clients", f"n = {len(rows)} clients; two principal directions", 5.6)
@@ -68,10 +86,19 @@ def embeddings_figure(values: Record, clients: pd.DataFrame, metric: str) -> Fig
     ax.grid(visible=False)
     label(ax, "first principal direction", "second principal direction")
     bar = figure.colorbar(image, ax=ax, pad=0.01, fraction=0.04, aspect=24)
-    bar.set_label(f"{title(metric)}{' (%)' if unit == 100 else ''}", fontsize=10)
+    bar.set_label(metric_of(metric).axis, fontsize=10)
     return figure
 
 
+@register(
+    "reconstructions",
+    "Reconstructions",
+    "Test windows of clients from the worst score to the best, beside what the autoencoder that the server "
+    "generated for them, before their own training, makes of these.",
+    order=120,
+    takes=("method", "clients", "metric"),
+    files=("method.json",),
+)
 def reconstructions_figure(values: Record, clients: pd.DataFrame, metric: str) -> Figure | None:
     """Draw windows of `method.json` with what the client's generated autoencoder makes of them; None without any.
 
@@ -104,6 +131,15 @@ def reconstructions_figure(values: Record, clients: pd.DataFrame, metric: str) -
     return figure
 
 
+@register(
+    "visits",
+    "Visits",
+    "How much of the server's labelled windows the clients' autoencoders give back well enough for a "
+    "classifier to learn from, and how well they give back the clients' own.",
+    order=100,
+    takes=("table",),
+    metrics=("kept", "error_before", "error_after"),
+)
 def visits_figure(table: pd.DataFrame) -> Figure | None:
     """Draw by round how much of each domain the filter kept, and the autoencoders' error; None without either."""
     shares = {name: curve(table, "train", name) * 100 for name in sorted(set(table["metric"])) if KEPT.fullmatch(name)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fedssl.data.base import Dataset, Samples
 from fedssl.data.base import Ints as Ints
 from fedssl.data.views.modality import model_input
-from fedssl.metrics.by_client import by_client
+from fedssl.metrics.base import score, score_clients
+from fedssl.metrics.by_client import ClientRows
 from fedssl.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ class Task(ABC):
     has_logits: ClassVar[bool] = True
     """Whether answers are logits (n, classes), which can be calibrated, and truth is classes (n,)."""
 
+    finds_classes: ClassVar[bool] = False
+    """Whether some classes have no labels anywhere, so that a report tells what they were taken for."""
+    finds_boxes: ClassVar[bool] = False
+    """Whether the network must be a detector."""
+    headline: ClassVar[Mapping[str, str]] = {}
+    """Test scores that fit the line of a round, each with its label."""
+
     @abstractmethod
     def predict(self, model: torch.nn.Module, x_batches: Iterable[torch.Tensor]) -> Answers:
         """Give the model's answers for all batches; the model stays as it was."""
@@ -48,18 +56,26 @@ class Task(ABC):
         return samples.y[index]
 
     @abstractmethod
+    def answers(self, answers: Answers, truth: Truth, kinds: Kinds) -> Mapping[str, Sequence[Any]]:
+        """Return what metrics take, by kind of answers (see `fedssl.metrics.base.register`).
+
+        Samples of unknown truth are left out.
+        """
+
+    def client_answers(self, answers: Answers, truth: Truth, index: Ints, offsets: Ints) -> Mapping[str, Sequence[Any]]:
+        """Return the same for scores by client, who holds the rows `index[offsets[c]:offsets[c + 1]]`."""
+        return {"logits": (ClientRows(answers, truth, index, offsets),)}
+
     def score(self, answers: Answers, truth: Truth, kinds: Kinds) -> dict[str, float]:
-        """Give the metrics; samples of unknown truth are left out, NaN where none is left."""
+        """Return the metrics; NaN where no sample is left."""
+        return score(self.name, self.answers(answers, truth, kinds))
 
     def by_client(
         self, answers: Answers, truth: Truth, index: Ints, offsets: Ints, kinds: Kinds
     ) -> dict[str, NDArray[np.float64]]:
-        """Give each client's metrics (clients,), `main_metric` among them; NaN for one without samples.
-
-        Client c holds the rows `index[offsets[c]:offsets[c + 1]]`.
-        """
+        """Return each client's metrics (clients,), `main_metric` among them; NaN for one without samples."""
         del kinds
-        return by_client(answers, truth, index, offsets)
+        return score_clients(self.name, self.client_answers(answers, truth, index, offsets))
 
     def by_class(self, logits: Logits, y: Ints) -> Logits:
         """Give the logits with column c for class c, which they have unless a task finds classes itself."""

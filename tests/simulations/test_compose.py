@@ -7,6 +7,7 @@ import pytest
 
 from fedssl.config import ConfigError, Experiment, to_json
 from fedssl.data.base import SOURCES
+from fedssl.methods.base import METHODS
 from server.app import for_clients
 from simulations import compose
 from simulations.compose import check, compose_experiment, expand, experiments
@@ -140,6 +141,36 @@ def test_expand_gives_every_combination_in_order() -> None:
 
 def test_expand_keeps_commas_in_paths_and_lists() -> None:
     assert expand(["out=a,b", "rounds=[1,2]"]) == [["out=a,b", "rounds=[1,2]"]]
+
+
+OWN_METHOD = """
+from dataclasses import dataclass
+from fedssl.config import option
+from fedssl.methods.base import register
+from fedssl.methods.fedavg import FedAvg
+
+@register("reads_files")
+@dataclass
+class ReadsFiles(FedAvg):
+    '''Begins with a file of the server.'''
+    first: str = option("none", "a file", path=True, words=("none",), local=True)
+    second: str = option("", "a file that clients have too", path=True)
+    third: str = option("", "no file")
+"""
+
+
+def test_a_path_is_what_a_method_declares_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    METHODS.load()
+    monkeypatch.setattr(METHODS, "_values", dict(METHODS._values))
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(OWN_METHOD)
+    given = ["method_file=mine.py", "method=reads_files"]
+    made = compose_experiment([*given, "method.first=a b", "method.second=c", "method.third=d"]).method
+    assert (made["first"], made["second"], made["third"]) == (f"{tmp_path}/a b", f"{tmp_path}/c", "d")
+    chosen = compose_experiment([*given, "method.first=none"])
+    assert (chosen.method["first"], chosen.method["second"]) == ("none", "")
+    sent = for_clients(chosen).method
+    assert {"first", *sent} == set(chosen.method) != set(sent)
 
 
 PATHS = [

@@ -28,7 +28,7 @@ class Cifar(DataSource):
     archive: ClassVar[str] = ""
     layout: ClassVar[str] = ""
 
-    path: str = option("", "the folder with the files")
+    path: str = option("", "the folder with the files", path=True)
     per_class: int = option(0, "training pictures a class, the first in the data's order; 0 = all", low=0)
     download: bool = option(False, "let torchvision fetch what is missing into `data.path`")
 

@@ -22,7 +22,7 @@ SPLITS = ("train", "test")
 class Cinic10(DataSource):
     """32 x 32 colour photographs of CIFAR-10's classes, 90,000 + 90,000; the `valid` split is not used."""
 
-    path: str = option("", "the folder with `train` and `test`")
+    path: str = option("", "the folder with `train` and `test`", path=True)
     per_class: int = option(0, "training pictures a class, the first by file name; 0 = all", low=0)
 
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ from fedssl.config import ConfigError, option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.sources.box_checks import XYWH, Notes
-from fedssl.data.sources.coco_json import Annotations, File, Image, read_files
+from fedssl.data.sources.coco_json import Annotations, AnnotationFile, Image, read_files
 from fedssl.data.sources.image_names import AmbiguousName, Names, shown
 from fedssl.data.sources.layout import UNLABELLED, Layout, part_by_folder, part_of
 from fedssl.data.sources.pictures import Row, Tabled
@@ -99,7 +99,7 @@ class Coco(Tabled):
         layout.unlabelled_folders(images)
         return layout
 
-    def _parts(self) -> list[tuple[File, str]]:
+    def _parts(self) -> list[tuple[AnnotationFile, str]]:
         """Return each JSON file with its part; a single one may be of none and is then of `train`."""
         files = self._read().files
         parts = []
@@ -112,7 +112,7 @@ class Coco(Tabled):
             parts.append((file, part or "train"))
         return parts
 
-    def _places(self, file: File, part: str, names: Names, notes: Notes) -> dict[str, str]:
+    def _places(self, file: AnnotationFile, part: str, names: Names, notes: Notes) -> dict[str, str]:
         """Return the image file of each `file_name` of a JSON file; those of other parts' folders do not count.
 
         Of several, those in a folder of its part count, of these then those beside the JSON file.
@@ -144,7 +144,7 @@ class Coco(Tabled):
         notes.count(f"images of {self.shown(file.place)} that are not there", len(missing), shown(missing, 1))
         return places
 
-    def _check_apart(self, places: dict[str, str], file: File) -> None:
+    def _check_apart(self, places: dict[str, str], file: AnnotationFile) -> None:
         first: dict[str, str] = {}
         for name, place in places.items():
             if (other := first.setdefault(place, name)) != name:

@@ -31,7 +31,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class File:
+class AnnotationFile:
     """What a JSON file says: images by their `file_name`, and whether they are annotated."""
 
     place: Path
@@ -44,7 +44,7 @@ class Annotations:
     """What JSON files say: class names by category number, the files, and what to tell the user, with a first case."""
 
     names: tuple[str, ...]
-    files: tuple[File, ...]
+    files: tuple[AnnotationFile, ...]
     notes: tuple[tuple[str, int, str], ...]
 
 
@@ -84,7 +84,7 @@ def _repeated(content: dict[str, Any]) -> list[str]:
     return [number for number, count in ids.items() if count > 1]
 
 
-def _of_file(file: Path, content: dict[str, Any], place: dict[int, int]) -> File:
+def _of_file(file: Path, content: dict[str, Any], place: dict[int, int]) -> AnnotationFile:
     """Read a file's images; `place` is the class of each category."""
     held: dict[str, list[tuple[tuple[float, ...], int, int]]] = {}
     crowds: Counter[str] = Counter()
@@ -111,7 +111,7 @@ def _of_file(file: Path, content: dict[str, Any], place: dict[int, int]) -> File
         if (name := _get(one, "file_name", str, where)) in images:
             raise ValueError(f"{file.name}: two images have the file_name {name}")
         images[name] = Image(file.name, size, _boxes(held[number]), crowds[number])
-    return File(file, "annotations" in content, images)
+    return AnnotationFile(file, "annotations" in content, images)
 
 
 def _boxes(rows: Sequence[tuple[tuple[float, ...], int, int]]) -> Boxes:

@@ -35,7 +35,7 @@ class Npz(DataSource):
     knows the class. `group_train` and `group_test` may give each sample's natural group.
     """
 
-    path: str = option("", "the .npz file")
+    path: str = option("", "the .npz file", path=True)
     test_share: float = option(
         0.2,
         "share of the labelled samples that becomes the test split of a file without one",

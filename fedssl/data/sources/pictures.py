@@ -51,7 +51,7 @@ class Pictures(DataSource):
     reading: ClassVar[str]
     """What a box's four numbers mean in the format, one of those in `fedssl.data.sources.box_checks`."""
 
-    path: str = option("", "the folder with images and annotations, and the table if there is one")
+    path: str = option("", "the folder with images and annotations, and the table if there is one", path=True)
     size: int = option(224, "side of the square that pictures are fitted into, in pixels", low=32, multiple=32)
     classes: list[str] = option([], "names of the classes that count, in order; empty = all")
     evaluate_on: str = option(

@@ -39,7 +39,7 @@ class RecordingsFile(Windowed):
     And perhaps `scale` and `activities`.
     """
 
-    path: str = option("", "the .npz file")
+    path: str = option("", "the .npz file", path=True)
 
     def fingerprint(self) -> str:
         """Return the hash of the file and what else decides the windows."""

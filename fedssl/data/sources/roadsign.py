@@ -33,7 +33,7 @@ class RoadSign(Scenes):
 
     classes: ClassVar[tuple[str, ...]] = ("trafficlight", "stop", "speedlimit", "crosswalk")
 
-    path: str = option("", "the file roadsign.npz, or the folder it lies in")
+    path: str = option("", "the file roadsign.npz, or the folder it lies in", path=True)
 
     def fingerprint(self) -> str:
         """Return the checksums of the file's arrays and what else decides the samples."""

@@ -30,7 +30,7 @@ class Wisdm(Windowed):
     names: ClassVar[tuple[str, ...]] = ()
     channels: ClassVar[int] = 0
 
-    path: str = option("", "the file, or the folder it lies in")
+    path: str = option("", "the file, or the folder it lies in", path=True)
     server_subjects: int = option(9, "people, of the lowest ids, whose training windows are the server's", low=0)
 
     def fingerprint(self) -> str:

@@ -49,7 +49,7 @@ def test_features_without_a_plane_lie_at_the_origin(features):
 
 
 def test_the_picture_is_of_the_models_features_and_the_servers_centroids():
-    run = toys.begun(toys.experiment(partition={"name": "open_world"}))
+    run = toys.begun(toys.experiment(partition={"name": "open_world"}, calibration={"name": "centroid"}))
     server = run.strategy.server
     server.extra["centroids"] = torch.eye(10, 8)
     found = run.scorer.open_world(server)

@@ -75,7 +75,7 @@ def test_a_model_of_the_runs_own_code_needs_leave(tmp_path, images, monkeypatch)
     with pytest.raises(ConfigError, match=f"{ALLOW_CODE}=1 runs the method file"):
         load(tmp_path)
     monkeypatch.setenv(ALLOW_CODE, "1")
-    monkeypatch.setattr(MODELS, "_classes", dict(MODELS._classes))
+    monkeypatch.setattr(MODELS, "_values", dict(MODELS._values))
     assert load(tmp_path)(images)[0].shape == (7,)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedssl.metrics.base import metric_of
 from fedssl.report import detection, page
 from fedssl.report.run import read, rounds_table
-from fedssl.report.tables import is_share, outcome_warnings, shown, title, warnings
+from fedssl.report.tables import outcome_warnings, shown, title, warnings
 
 
 def record(round_: int, **scores: float) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def test_metrics_of_boxes_have_names_and_units():
     assert title("map50_snowy") == "mAP at IoU 0.50, snowy"
     assert title("ap50_stop") == "AP at IoU 0.50, stop"
     assert title("personal_map50_total") == "mAP at IoU 0.50, mean over weathers, clients' own models"
-    assert is_share("ap50_stop")
+    assert metric_of("ap50_stop").is_share
     assert shown("personal_map50", 0.25) == "25.0%"
 
 
