@@ -125,8 +125,10 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
     from fedssl.partition.holdings import Holdings
+    from fedssl.runtime import choose_device
     from server.app import for_clients
 
+    choose_device(experiment.device)
     source = SOURCES.create(experiment.data)
     # A resumed run has its weights from the checkpoint.
     parts = assemble(for_clients(experiment) if resume else experiment)
