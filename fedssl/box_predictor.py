@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.boxes import Letterbox
 from fedssl.data.modality import model_input
-from fedssl.files import write_atomically
+from fedssl.files import printable, write_atomically
 from fedssl.metrics.detection import Boxes
 from fedssl.report.canvas import PALETTE
 
@@ -151,7 +151,7 @@ def _rows(names: Sequence[str], boxes: Boxes, class_names: Sequence[str]) -> Ite
         for row in range(boxes.offsets[place], boxes.offsets[place + 1]):
             label = int(boxes.label[row])
             sides = [f"{side:.2f}" for side in boxes.xyxy[row]]
-            yield [name, label, class_names[label], f"{boxes.score[row]:.6f}", *sides]
+            yield [printable(name), label, class_names[label], f"{boxes.score[row]:.6f}", *sides]
 
 
 def draw(picture: Picture, boxes: Boxes, class_names: Sequence[str]) -> Image.Image:

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset
+from fedssl.data.eight_bits import eight_bits
 from fedssl.data.modality import holds_windows, model_input
 from fedssl.data.recordings import read_windows
-from fedssl.files import write_atomically
+from fedssl.files import is_hidden, printable, write_atomically
 from fedssl.models.base import MODELS
 
 if TYPE_CHECKING:
@@ -195,13 +196,17 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
 
 
 def image_files(path: Path) -> list[tuple[str, Path]]:
-    """Give names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError."""
+    """Return names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError.
+
+    Hidden files and folders are passed over.
+    """
     if path.is_file():
         return [(path.name, path)]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    found = sorted((file.relative_to(path), file) for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = [(name.as_posix(), file) for name, file in found if not is_hidden(name) and file.is_file()]
     if not files:
         raise ConfigError("data", str(path), "an .npz, an image file, or a folder that holds images")
-    return [(file.relative_to(path).as_posix(), file) for file in files]
+    return files
 
 
 def write_predictions(
@@ -211,12 +216,15 @@ def write_predictions(
     confidences: NDArray[np.float32],
     class_names: Sequence[str],
 ) -> None:
-    """Write a CSV file of name, label (class index), class_name and confidence, atomically."""
+    """Write a CSV file of name, label (class index), class_name and confidence, atomically.
+
+    Bytes of a name that are no UTF-8 are written as `\\xe9`.
+    """
     table = StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["name", "label", "class_name", "confidence"])
     for name, label, confidence in zip(names, labels, confidences, strict=True):
-        writer.writerow([name, int(label), class_names[label], f"{confidence:.6f}"])
+        writer.writerow([printable(name), int(label), class_names[label], f"{confidence:.6f}"])
     write_atomically(Path(path), table.getvalue().encode())
 
 
@@ -286,14 +294,15 @@ def read_npz(path: Path) -> NDArray[Any]:
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
-    """Give an image file's picture, upright, in one of Pillow's modes. Raises ConfigError naming the file."""
-    from PIL import Image, ImageOps
+    """Return an image file's image, upright, in mode `L` or `RGB`. Raises ConfigError naming the file."""
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError("data", str(path), f"a readable image ({error})") from None
+            return eight_bits(image, mode)
+    except Exception as error:  # a damaged image breaks its decoder in many ways
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError("data", str(path), f"a readable image ({reason})") from None
 
 
 def _read_image(path: Path, shape: Shape) -> NDArray[np.uint8]:
