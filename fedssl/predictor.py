@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from fedssl.calibration.base import CALIBRATIONS, CalibrationHook
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset
+from fedssl.data.checks import check_samples, check_scale
 from fedssl.data.eight_bits import eight_bits
-from fedssl.data.modality import holds_windows, model_input
+from fedssl.data.modality import deviations, holds_windows, model_input
 from fedssl.data.recordings import read_windows
 from fedssl.files import is_hidden, printable, write_atomically
 from fedssl.models.base import MODELS
@@ -193,6 +194,13 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
         return [str(row) for row in range(len(images))], images
     names, files = zip(*image_files(path), strict=True)
     return list(names), np.stack([_read_image(file, shape) for file in files])
+
+
+def doubts(samples: NDArray[Any], meta: Meta) -> list[str]:
+    """Return warnings of new samples that can hardly be of the kind that the model was trained on."""
+    std = deviations(meta.std, meta.limit)
+    found = check_samples(samples, "new")
+    return found or check_scale(samples, meta.mean, std, "new")
 
 
 def image_files(path: Path) -> list[tuple[str, Path]]:

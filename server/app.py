@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedssl.assembly import Parts, assemble, initial_model, load_weights, opened, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
+from fedssl.data.checks import check_dataset
 from fedssl.methods.base import Method
 from fedssl.partition.holdings import Holdings
 from fedssl.partition.split import Split
@@ -291,6 +292,7 @@ class Run:
         begun = bool(self.finished.model or self.finished.extra)
         facts: dict[str, Any] = {
             "status": status,
+            "warnings": check_dataset(self.dataset),
             "workers": getattr(grid, "num_workers", 0),
             "split_sha256": self.split.sha256,
             "weights_sha256": weights_sha256(self.finished) if begun else None,

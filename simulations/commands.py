@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
+from simulations.failures import show_warnings
 
 if TYPE_CHECKING:
     from fedssl.box_predictor import BoxPredictor
@@ -92,7 +93,8 @@ def split(argv: Sequence[str]) -> int:
     experiment = compose_experiment(argv)
     out = Path(experiment.out or "split")
     check_out(str(out))
-    made = prepare_split(experiment)
+    made, warnings = prepare_split(experiment)
+    show_warnings(warnings)
     from fedssl.report.split import draw_split
 
     out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +132,7 @@ def predict(argv: Sequence[str]) -> int:
     paths, options = _arguments(argv, ("--data", "--out", "--score", "--draw"))
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
-    from fedssl.predictor import Predictor, load, read_samples, write_predictions
+    from fedssl.predictor import Predictor, doubts, load, read_samples, write_predictions
     from simulations.compose import own_path
 
     model = load(Path(paths[0]))
@@ -141,6 +143,7 @@ def predict(argv: Sequence[str]) -> int:
             raise ConfigError(name, options[name], f"left out: {paths[0]} is no run of a detector")
     names, samples = read_samples(own_path(options["--data"]), model.meta)
     out = _table(options)
+    show_warnings(doubts(samples, model.meta))
     labels, confidences = model(samples)
     write_predictions(out, names, labels, confidences, model.meta.class_names)
     print(f"{len(names)} predictions in {out}")

@@ -148,7 +148,9 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
 
 def _doubts(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
-    found = []
+    from fedssl.data.checks import check_dataset
+
+    found = check_dataset(dataset)
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
     if not method.takes_average and (chosen := experiment.aggregation["name"]) != "FedAvg":
@@ -182,12 +184,14 @@ def _with_weights(experiment: Experiment) -> Experiment:
     return fix_weights(experiment, lambda line: print(line, flush=True), Lines(epochs))
 
 
-def prepare_split(experiment: Experiment) -> Split:
-    """Decode the data and give the split. Raises ConfigError."""
+def prepare_split(experiment: Experiment) -> tuple[Split, list[str]]:
+    """Decode the data; return the split and the data's warnings. Raises ConfigError."""
     from fedssl.assembly import opened, split_of
     from fedssl.data.base import SOURCES
+    from fedssl.data.checks import check_dataset
 
-    return split_of(experiment, opened(experiment, SOURCES.create(experiment.data)))
+    dataset = opened(experiment, SOURCES.create(experiment.data))
+    return split_of(experiment, dataset), check_dataset(dataset)
 
 
 def load_run(directory: str, overrides: dict[str, str]) -> Experiment:

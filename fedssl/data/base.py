@@ -82,6 +82,7 @@ class Dataset:
     +-`limit` if that is above 0; `std` is then 3 / `limit` standard deviations. `key` names it in the cache.
     `server_groups`: groups whose training samples are the server's, labelled; the test split has none of them.
     `group_names`: a text for each group, sorted by its number. `rate_hz`: rows of a window a second, 0 if unknown.
+    `warnings`: what was left out or taken otherwise than written, a line each, for the user.
     `domain_names`: a text for each domain. Scenes have mean 0 and std 1, so that models see pixels in 0..1.
     """
 
@@ -97,6 +98,7 @@ class Dataset:
     group_names: tuple[str, ...] = ()
     rate_hz: float = 0.0
     domain_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -22,8 +22,8 @@ from fedssl.data.base import Dataset, DataSource, Samples
 
 _ARRAYS = ("x", "y", "group")
 _OF_SCENES = ("boxes", "box_class", "box_offsets", "domain", "annotated")
-_LISTS = ("class_names", "mean", "std", "server_groups", "group_names", "domain_names")
-_FORMAT = 3
+_LISTS = ("class_names", "mean", "std", "server_groups", "group_names", "domain_names", "warnings")
+_FORMAT = 4
 _ATTEMPTS = 5
 
 
@@ -109,6 +109,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "group_names": dataset.group_names,
         "rate_hz": dataset.rate_hz,
         "domain_names": dataset.domain_names,
+        "warnings": dataset.warnings,
         "seals": seals,
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import MAX_CLASSES
 from fedssl.data.base import Dataset, register
+from fedssl.data.checks import is_cast
 from fedssl.data.npz import file_sha256
 from fedssl.data.windows import Floats, Ints, Recordings, Windowed, names_of, windows
 
@@ -159,6 +160,9 @@ def _activities(path: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, ...]:
 def _whole(path: str, name: str, values: NDArray[Any], count: int, low: int, high: int) -> Ints:
     if values.shape != (count,) or values.dtype.kind not in "iu":
         raise _refuse("data.path", path, name, f"of {count} whole numbers, one a recording")
+    if low < 0 and is_cast(values):
+        allowed = f"signed where -1 means unknown: {values.max()} in {values.dtype} is -1 cast"
+        raise _refuse("data.path", path, name, allowed)
     wrong = (values < low) | (values > high)
     if wrong.any():
         where = int(wrong.argmax())
