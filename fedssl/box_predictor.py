@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.boxes import Letterbox
 from fedssl.data.modality import model_input
-from fedssl.files import printable, write_atomically
+from fedssl.files import expanded, printable, write_atomically
 from fedssl.metrics.detection import Boxes
 from fedssl.report.canvas import PALETTE
 
@@ -125,7 +125,7 @@ def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture
     """Give all names, and what reads some of the pictures, since those of a folder may be too many for the memory."""
     from fedssl.predictor import image_files, open_image, read_npz
 
-    path = Path(data).expanduser()
+    path = expanded(data)
     if path.suffix == ".npz" and path.is_file():
         array = read_npz(path)
         return [str(row) for row in range(len(array))], lambda some: list(array[some])
@@ -136,7 +136,7 @@ def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture
 
 def _targets(data: Path, drawn: Path, names: Sequence[str]) -> list[Path]:
     """Give the file of each drawing. Raises ConfigError if one could replace a file or be taken for a picture."""
-    source, folder = (Path(os.path.realpath(path)) for path in (data.expanduser(), drawn))
+    source, folder = (Path(os.path.realpath(path)) for path in (expanded(data), drawn))
     if source.is_relative_to(folder) or folder.is_relative_to(source):
         raise ConfigError("--draw", str(drawn), f"a folder apart from --data={data}")
     targets = [drawn / f"{name}.png" for name in names]

@@ -59,6 +59,11 @@ def named(error: OSError, path: Path) -> OSError:
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with its leading `~` expanded; where no home is known, the `~` is part of the file's name."""
+    return Path(os.path.expanduser(path))
+
+
 def is_hidden(path: PurePath) -> bool:
     """Say whether a path is, or lies in, what a file manager hides: a name with a leading dot, or a Mac's `__MACOSX`.
 

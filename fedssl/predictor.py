@@ -29,7 +29,7 @@ from fedssl.data.checks import check_samples, check_scale
 from fedssl.data.eight_bits import eight_bits
 from fedssl.data.modality import deviations, holds_windows, model_input
 from fedssl.data.recordings import read_windows
-from fedssl.files import is_hidden, printable, write_atomically
+from fedssl.files import expanded, is_hidden, printable, write_atomically
 from fedssl.models.base import MODELS
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
     files are converted and resized to `shape`; folders are read to all depths, in path order.
     Raises ConfigError naming the file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == ".npz" and path.is_file():
         images = check_images("data", read_npz(path), shape)
         return [str(row) for row in range(len(images))], images

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from simulations.failures import show_warnings
+from simulations.folders import made, new_folder, sole_writer
 
 if TYPE_CHECKING:
     from fedssl.box_predictor import BoxPredictor
@@ -29,7 +31,7 @@ Example: fedssl split data=fashion_small clients=20 partition=dirichlet partitio
 """
 REPORT_HELP = """\
 fedssl report DIR             rebuild DIR/report.html
-fedssl report A B C [--out F] compare runs, with intervals over seeds, in F (default: comparison/)
+fedssl report A B C [--out F] compare runs, with intervals over seeds, in F (default: comparison, comparison-2, ...)
 
 Example: fedssl report runs/fixmatch-0 runs/fedavg-0 --out comparison
 """
@@ -91,16 +93,17 @@ def split(argv: Sequence[str]) -> int:
     from simulations.run import check_out, prepare_split
 
     experiment = compose_experiment(argv)
-    out = Path(experiment.out or "split")
-    check_out(str(out))
-    made, warnings = prepare_split(experiment)
+    check_out(experiment.out)
+    drawn, warnings = prepare_split(experiment)
     show_warnings(warnings)
     from fedssl.report.split import draw_split
 
-    out.mkdir(parents=True, exist_ok=True)
-    made.save(out / "split.npz")
-    draw_split(out / "split.npz", out / "split.png")
-    print(f"{made.num_clients} clients, sha256 {made.sha256}\n{out / 'split.npz'}\n{out / 'split.png'}")
+    out = made(Path(experiment.out)) if experiment.out else new_folder(Path("split"))
+    with sole_writer(out):
+        check_out(str(out))
+        drawn.save(out / "split.npz")
+        draw_split(out / "split.npz", out / "split.png")
+    print(f"{drawn.num_clients} clients, sha256 {drawn.sha256}\n{out / 'split.npz'}\n{out / 'split.png'}")
     return 0
 
 
@@ -121,7 +124,14 @@ def report(argv: Sequence[str]) -> int:
     from fedssl.report.compare import compare
     from simulations.compose import own_path
 
-    print(compare([Path(path) for path in paths], Path(own_path(options.get("--out", "comparison")))))
+    out = Path(own_path(options["--out"])) if "--out" in options else new_folder(Path("comparison"))
+    try:
+        print(compare([Path(path) for path in paths], out))
+    except BaseException:
+        if "--out" not in options:
+            with suppress(OSError):
+                out.rmdir()
+        raise
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from fedssl.config import ConfigError, Experiment, check_options, nearest
 from fedssl.pretraining.settings import Pretraining
 from simulations.failures import show_warnings
+from simulations.folders import sole_writer
 
 HELP = """\
 fedssl pretrain [KEY=VALUE ...]    train a backbone on images without labels, for runs with model.weights=FILE
@@ -70,7 +71,8 @@ def pretrain(argv: Sequence[str]) -> int:
     if checkpoint_of(out).exists():
         print(f"going on from {checkpoint_of(out)}", flush=True)
     try:
-        described = train(todo, out, Lines(settings.epochs))
+        with sole_writer(out):
+            described = train(todo, _free(str(out)), Lines(settings.epochs))
     except KeyboardInterrupt:
         print("stopped; to go on, give the same command again", flush=True)
         raise

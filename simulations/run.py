@@ -18,6 +18,7 @@ import yaml
 
 from fedssl.config import ConfigError, Engine, Experiment, Logger, from_dict, to_json
 from simulations.compose import check, compose_experiment, unique
+from simulations.folders import made, new_folder, sole_writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +91,14 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     doubts = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
     experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
+    directory = Path(experiment.out)
+    with sole_writer(directory, "resume" if resume else "out"):
+        if not resume:
+            check_out(experiment.out)
+        return _execute(experiment, doubts, watcher, resume=resume)
+
+
+def _execute(experiment: Experiment, doubts: Sequence[str], watcher: Watcher | None, *, resume: bool) -> Result:
     directory = Path(experiment.out)
     if resume:
         resume = _has_checkpoint(directory)
@@ -292,19 +301,10 @@ def _own_sigterm() -> Iterator[None]:
 
 def _directory(experiment: Experiment) -> Path:
     """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path(experiment.out or f"runs/{stamp}-{experiment.method['name']}")
-    path = base
-    number = 2
-    while not experiment.out and path.exists():
-        path = base.with_name(f"{base.name}-{number}")
-        number += 1
-    check_out(str(path))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("out", str(path), f"a folder that can be made ({error.strerror})") from None
-    return path
+    if not experiment.out:
+        return new_folder(Path(f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{experiment.method['name']}"))
+    check_out(experiment.out)
+    return made(Path(experiment.out))
 
 
 def check_out(out: str) -> None:

@@ -16,6 +16,7 @@ from fedssl.data.base import Dataset, register
 from fedssl.data.checks import is_cast
 from fedssl.data.npz import file_sha256
 from fedssl.data.windows import Floats, Ints, Recordings, Windowed, names_of, windows
+from fedssl.files import expanded
 
 _SIGNAL = ("signal", "recording", "scale", "rate_hz")
 _PEOPLE = ("subject", "activity", "activities")
@@ -94,7 +95,7 @@ def _load(field: str, path: str, names: Sequence[str]) -> dict[str, NDArray[Any]
     name = names[0]
     # A file from outside breaks numpy's reader in many ways; each must end as one clear line.
     try:
-        with Path(path).expanduser().open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with expanded(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
             for name in names:
                 if name in content:
                     arrays[name] = np.asarray(content[name])

@@ -15,6 +15,7 @@ import torch
 from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views import ClientData
+from fedssl.files import expanded
 from fedssl.methods.base import ServerState, State
 from fedssl.methods.detector_steps import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
@@ -85,7 +86,7 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     if path in ("", AUTO):
         return {}
     try:
-        tensors = load(Path(path).expanduser().read_bytes())
+        tensors = load(expanded(path).read_bytes())
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ConfigError(FIELD, path, f"`{AUTO}`, empty or a safetensors file that can be read ({reason})") from None

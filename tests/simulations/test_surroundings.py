@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +67,63 @@ def test_a_run_of_another_machine_is_not_resumed_without_its_device(refused: Ref
         "run", f"resume={config.parent}", "rounds=2", field="device"
     )
     assert {path: path.read_bytes() for path in config.parent.iterdir() if path.is_file()} == before
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a container's user, whom no user database knows."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("FEDSSL_CACHE", raising=False)
+
+
+COMMANDS = [["run", *SMALL], ["run", "-m", *SMALL, "seed=0,1"], ["split", "data=digits"], ["pretrain", "epochs=1"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.usefixtures("no_home")
+def test_a_cache_is_asked_for_where_there_is_no_home(refused: Refused, command: list[str]) -> None:
+    assert "must be the path of a folder to keep decoded data in" in refused(*command, field="FEDSSL_CACHE")
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize(("home", "cache"), [("", ""), (None, "~/x"), ("/root", "~no-such-user/x")])
+def test_a_cache_in_a_home_that_nobody_knows_is_refused(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, home: str | None, cache: str
+) -> None:
+    monkeypatch.setenv("FEDSSL_CACHE", cache)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    refused("split", "data=digits", field="FEDSSL_CACHE")
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_a_given_cache_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path / "cache"))
+    assert (simulate([*SMALL, f"out={tmp_path / 'run'}"]).directory / "report.html").is_file()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_cache_that_is_no_folder_is_refused(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path / "file" / "cache"))
+    assert "must be a folder that can be written to" in refused(*command, field="FEDSSL_CACHE")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_under_the_cache_is_told(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("FEDSSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", full)
+    assert "(No space left on device)" in refused(*command, field="FEDSSL_CACHE")
+    assert os.listdir(tmp_path / "cache") == []
