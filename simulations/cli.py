@@ -15,6 +15,7 @@ from fedssl.config import ConfigError, nearest
 from fedssl.stages import heard_by
 from simulations.failures import show_failure
 from simulations.lazy import defer
+from simulations.streams import outlast_readers
 
 if TYPE_CHECKING:
     from simulations.progress import Display
@@ -97,6 +98,7 @@ def _interrupt(number: int, frame: object) -> None:
 def entry() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    outlast_readers(sys.argv[1:])
     code = main(sys.argv[1:])
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         leave(code)
