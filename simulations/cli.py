@@ -30,7 +30,7 @@ fedssl: federated semi-supervised learning
   fedssl report DIR [DIR ...]          (re)build a report; several runs are compared
   fedssl pretrain [KEY=VALUE ...]      a backbone trained without labels, for model.weights=FILE
   fedssl predict RUN --data PATH       a trained model on new images
-  fedssl list GROUP                    the choices of a config group
+  fedssl list [GROUP | KEY=CHOICE]     what there is to choose, and its options
   fedssl --version                     the version
 
 Each takes --help. An example: fedssl run method=fixmatch data=digits rounds=5

@@ -22,7 +22,7 @@ fedssl run resume=DIR         go on with a stopped run, or with the runs of -m i
                               engine.* and logger
 
 Example: fedssl run method=fixmatch data=digits rounds=5 partition=dirichlet partition.alpha=0.1
-Choices: fedssl list methods|data|models|partitions|labels|calibrations|personalizations|aggregations|experiments
+Choices: fedssl list (the groups), fedssl list methods, fedssl list method=fixmatch (its options)
 """
 SPLIT_HELP = """\
 fedssl split [KEY=VALUE ...]    build and draw who holds which samples and labels, without training
@@ -43,11 +43,6 @@ A detector gives one line a box, in pixels of the picture as it is in its file:
   --score 0.25    least confidence of a box
   --draw FOLDER   write every picture with its boxes there too (a.jpg as a.jpg.png); a folder apart from PATH
 Example: fedssl predict runs/mine --data photos/ --out photos.csv
-"""
-LIST_HELP = """\
-fedssl list GROUP    the choices of a config group with their options
-
-Example: fedssl list methods
 """
 
 
@@ -200,16 +195,12 @@ def pretrain(argv: Sequence[str]) -> int:
 
 
 def list_choices(argv: Sequence[str]) -> int:
-    """Print the choices of a group."""
-    if wants_help(argv, LIST_HELP):
-        return 0
-    from simulations.listing import GROUPS, describe
+    """Print what there is to choose."""
+    from simulations import list_command
 
-    if len(argv) != 1 or argv[0] not in GROUPS:
-        word = argv[0] if argv else ""
-        raise ConfigError("list", " ".join(argv), f"one of {', '.join(GROUPS)}", nearest(word, GROUPS))
-    print(describe(argv[0]), end="")
-    return 0
+    if wants_help(argv, list_command.HELP):
+        return 0
+    return list_command.list_choices(argv)
 
 
 def _arguments(argv: Sequence[str], known: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
