@@ -66,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
         known = commands()
         if argv[0] not in known:
             raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
+        _check_folder()
         with heard_by(_show):
             return known[argv[0]](argv[1:])
     except KeyboardInterrupt:
@@ -74,6 +75,14 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         show_failure(error)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        allowed = f"one that is there; change to another ({error.strerror})"
+        raise ConfigError("current folder", os.environ.get("PWD", ""), allowed) from None
 
 
 def _show(stage: str, done: int, total: int) -> None:

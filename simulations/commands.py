@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -117,9 +118,9 @@ def report(argv: Sequence[str]) -> int:
         print(build(Path(paths[0])))
         return 0
     from fedssl.report.compare import compare
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
-    out = Path(own_path(options["--out"])) if "--out" in options else new_folder(Path("comparison"))
+    out = Path(checked_path("--out", options["--out"])) if "--out" in options else new_folder(Path("comparison"))
     try:
         print(compare([Path(path) for path in paths], out))
     except BaseException:
@@ -138,7 +139,7 @@ def predict(argv: Sequence[str]) -> int:
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
     from fedssl.predictor import Predictor, doubts, load, read_samples, write_predictions
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
     model = load(Path(paths[0]))
     if not isinstance(model, Predictor):
@@ -146,21 +147,24 @@ def predict(argv: Sequence[str]) -> int:
     for name in ("--score", "--draw"):
         if name in options:
             raise ConfigError(name, options[name], f"left out: {paths[0]} is no run of a detector")
-    names, samples = read_samples(own_path(options["--data"]), model.meta)
+    names, samples = read_samples(checked_path("--data", options["--data"]), model.meta)
     out = _table(options)
     show_warnings(doubts(samples, model.meta))
     labels, confidences = model(samples)
-    write_predictions(out, names, labels, confidences, model.meta.class_names)
+    try:
+        write_predictions(out, names, labels, confidences, model.meta.class_names)
+    except OSError as error:
+        raise ConfigError("--out", str(out), f"a file that can be written ({error.strerror})") from None
     print(f"{len(names)} predictions in {out}")
     return 0
 
 
 def _table(options: dict[str, str]) -> Path:
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
-    out = Path(own_path(options.get("--out", "predictions.csv")))
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    out = Path(checked_path("--out", options.get("--out", "predictions.csv")))
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ConfigError("--out", str(out), "a file in a folder that exists and may be written to")
     if out.suffix != ".csv":
         raise ConfigError("--out", str(out), "a name that ends in .csv, so that no picture is overwritten")
     return out
@@ -168,7 +172,7 @@ def _table(options: dict[str, str]) -> Path:
 
 def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
     from fedssl.box_predictor import SCORE, predict_files
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
     try:
         score = float(options.get("--score", SCORE))
@@ -177,10 +181,10 @@ def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
     if not 0 <= score <= 1:
         raise ConfigError("--score", options["--score"], "a number in 0..1")
     out = _table(options)
-    drawn = Path(own_path(options["--draw"])) if "--draw" in options else None
+    drawn = Path(checked_path("--draw", options["--draw"])) if "--draw" in options else None
     if drawn is not None and drawn.exists() and not drawn.is_dir():
         raise ConfigError("--draw", str(drawn), "a folder, which is made if it is missing")
-    pictures, boxes = predict_files(model, own_path(options["--data"]), out, drawn, score)
+    pictures, boxes = predict_files(model, checked_path("--data", options["--data"]), out, drawn, score)
     print(f"{boxes} boxes in {pictures} pictures in {out}" + (f", drawn in {drawn}" if drawn else ""))
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import itertools
 import math
@@ -179,9 +180,22 @@ def unique(overrides: Sequence[str]) -> dict[str, str]:
             if _parse(text).is_sweep_override():
                 raise ConfigError(key, value, "one value; several need -m")
         elif key in PATHS:
-            value = own_path(value)
+            value = checked_path(key, value)
         given[key] = value
     return given
+
+
+def checked_path(field: str, text: str) -> str:
+    """Return `own_path` of a path that this system can look up, whether or not it is there. Raises ConfigError."""
+    path = own_path(text)
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(field, text, f"a path that this system takes ({error.strerror})") from None
+    except ValueError:
+        pass  # a null character, which each use refuses in its own words
+    return path
 
 
 def own_path(text: str) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ class Result:
         """Give one row a client and evaluation."""
         import pandas as pd
 
-        return pd.read_parquet(self.directory / "clients.parquet")
+        # Not by its path: pyarrow takes none that is no UTF-8.
+        return pd.read_parquet(BytesIO((self.directory / "clients.parquet").read_bytes()))
 
     @property
     def model(self) -> Predictor | BoxPredictor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,8 @@ def clients_table(run: Run) -> pd.DataFrame:
 
     path = run.directory / "clients.parquet"
     if path.is_file():
-        return pd.read_parquet(path)
+        # Not by its path: pyarrow takes none that is no UTF-8.
+        return pd.read_parquet(BytesIO(path.read_bytes()))
     rows = [
         {"round": int(record["round"]), "client": int(client)}
         | {name: number(value) for name, value in (values or {}).items()}

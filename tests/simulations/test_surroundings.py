@@ -8,11 +8,13 @@ import pwd
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from fedssl import runtime
 from fedssl.config import ConfigError
+from fedssl.report.compare import compare
 from simulations.cli import main
 from simulations.run import simulate
 
@@ -127,3 +129,57 @@ def test_a_full_disk_under_the_cache_is_told(
     monkeypatch.setattr(os, "fsync", full)
     assert "(No space left on device)" in refused(*command, field="FEDSSL_CACHE")
     assert os.listdir(tmp_path / "cache") == []
+
+
+LONG = "x" * 300
+LONG_NAMES = [
+    (["run", *SMALL, f"out={LONG}"], "out"),
+    (["run", f"resume={LONG}"], "resume"),
+    (["run", *SMALL, f"method_file={LONG}"], "method_file"),
+    (["run", "data=npz", f"data.path={LONG}"], "data.path"),
+    (["split", "data=digits", f"out={LONG}"], "out"),
+    (["pretrain", f"out={LONG}"], "out"),
+    (["report", "a", "b", "--out", LONG], "--out"),
+]
+
+
+@pytest.mark.parametrize(("command", "field"), LONG_NAMES)
+def test_a_name_that_no_file_can_have_is_refused(refused: Refused, command: list[str], field: str) -> None:
+    assert "(File name too long)" in refused(*command, field=field)
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in (["run", *SMALL], ["split", "data=digits"], ["report", "a", "b"], ["pretrain", "epochs=1"]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith("fedssl: current folder=")
+
+
+def test_predictions_that_cannot_be_written_are_told(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = simulate([*SMALL, f"out={tmp_path / 'run'}"]).directory
+    np.savez(tmp_path / "new.npz", x=np.arange(192, dtype=np.uint8).reshape(3, 8, 8))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "(No space left on device)" in refused("predict", str(run), f"--data={tmp_path / 'new.npz'}", field="--out")
+
+
+def test_a_run_in_a_folder_whose_name_is_no_utf_8_is_a_run_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9")
+    result = simulate([*SMALL, f"out={name}"])
+    assert (result.directory / "report.html").is_file()
+    assert len(result.clients) == 2
+    assert simulate([f"resume={name}", "rounds=2"]).summary["rounds"] == 2
+    other = simulate([*SMALL, "seed=1", "out=other"])
+    assert compare([result.directory, other.directory], Path(name + "-compared")).is_file()
