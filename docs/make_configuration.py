@@ -22,7 +22,7 @@ HEAD = """\
 `fedssl run KEY=VALUE ...`. A group takes a choice (`method=fixmatch`) and its options (`method.threshold=0.9`).
 A method brings its own defaults for some of them, listed with it; what you give wins. An unknown key, an unknown choice
 or a value outside its range ends with exit code 2 and one line that names what is allowed.
-`fedssl list methods` and the like print the same tables in the terminal.
+`fedssl list` shows the groups, `fedssl list methods` the choices of one, `fedssl list method=fixmatch` its options.
 """
 COLUMNS = "| option | default | meaning | allowed |\n| --- | --- | --- | --- |\n"
 

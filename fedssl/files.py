@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -57,6 +57,24 @@ def sync(path: Path) -> None:
 def named(error: OSError, path: Path) -> OSError:
     """Give the same error with the path in its text, which a failed write leaves out."""
     return OSError(error.errno, error.strerror or str(error), str(path))
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with its leading `~` expanded; where no home is known, the `~` is part of the file's name."""
+    return Path(os.path.expanduser(path))
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Say whether a path is, or lies in, what a file manager hides: a name with a leading dot, or a Mac's `__MACOSX`.
+
+    Ask of a path below the folder that the user named, which may be hidden itself.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def printable(name: str) -> str:
+    """Return a file name as text that can be encoded: bytes that are no UTF-8 become `\\xe9` and the like."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def sha256_of(path: Path) -> str:

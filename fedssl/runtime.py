@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
+
+from fedssl.config import ConfigError
 
 _PRECISION = "precision"
 _entered: list[AbstractContextManager[object] | None] = []
@@ -15,14 +18,35 @@ _entered: list[AbstractContextManager[object] | None] = []
 
 
 def choose_device(name: str) -> torch.device:
-    """Give the device; `auto` takes cuda, then mps, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    """Return the device; `auto` takes cuda, then mps, then the CPU.
+
+    Raises ConfigError for a device that is not here, or that its driver announces and no program can use.
+    """
+    found = _devices()
+    chosen = found[0] if name == "auto" else name
+    if chosen not in found:
+        reason = f"torch {torch.__version__} finds no {chosen} device"
+        hint = " (see nvidia-smi and CUDA_VISIBLE_DEVICES)" if chosen == "cuda" else ""
+        raise ConfigError("device", name, f"auto or {' or '.join(found)} on this machine: {reason}{hint}")
+    if failure := _failure(chosen):
+        raise ConfigError("device", name, f"cpu on this machine, where {chosen} cannot be used ({failure})")
+    return torch.device(chosen)
+
+
+def _devices() -> list[str]:
+    """Return the kinds of devices that this machine announces, the fastest first."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name in here if here[name]]
+
+
+@cache
+def _failure(name: str) -> str:
+    """Return why a first tensor cannot be made on a device, in one line; empty if it can."""
+    try:
+        torch.zeros(1, device=name).add_(1).item()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().split("\n", 1)[0][:120] or type(error).__name__
+    return ""
 
 
 def has_fast_bf16() -> bool:

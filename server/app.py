@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedssl.assembly import Components, assemble, initial_model, load_weights, opened, split_of
 from fedssl.config import Checkpoint, Engine, Experiment, Logger, from_json, sha256, to_json
 from fedssl.data.base import SOURCES
+from fedssl.data.checks import check_dataset
 from fedssl.methods.base import METHODS, Method
 from fedssl.metrics.base import PERSONAL
 from fedssl.models.base import MODELS
@@ -312,6 +313,7 @@ class ServerRun:
         begun = bool(self.finished.model or self.finished.extra)
         facts: dict[str, Any] = {
             "status": status,
+            "warnings": check_dataset(self.dataset),
             "workers": getattr(grid, "num_workers", 0),
             "split_sha256": self.split.sha256,
             "weights_sha256": weights_sha256(self.finished) if begun else None,

@@ -37,7 +37,9 @@ class Journal:
 
         Raises ValueError if one of them is missing or cannot be read; what comes after them may be torn.
         """
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        # Bytes that are no text may stand in the torn part.
+        content = self.path.read_bytes() if self.path.exists() else b""
+        lines = content.decode("utf-8", "replace").splitlines()
         kept = lines[:rounds]
         self.records = [_read(self.path, number, line) for number, line in enumerate(kept, 1)]
         if len(kept) < rounds:

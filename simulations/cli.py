@@ -15,6 +15,7 @@ from fedssl.config import ConfigError, nearest
 from fedssl.progress import listening
 from simulations.failures import show_failure
 from simulations.lazy import defer
+from simulations.streams import outlast_readers
 
 if TYPE_CHECKING:
     from simulations.progress import Display
@@ -29,7 +30,7 @@ fedssl: federated semi-supervised learning
   fedssl report DIR [DIR ...]          (re)build a report; several runs are compared
   fedssl pretrain [KEY=VALUE ...]      a backbone trained without labels, for model.weights=FILE
   fedssl predict RUN --data PATH       a trained model on new images
-  fedssl list GROUP                    the choices of a config group
+  fedssl list [GROUP | KEY=CHOICE]     what there is to choose, and its options
   fedssl --version                     the version
 
 Each takes --help. An example: fedssl run method=fixmatch data=digits rounds=5
@@ -65,6 +66,7 @@ def main(argv: Sequence[str]) -> int:
         known = commands()
         if argv[0] not in known:
             raise ConfigError("command", argv[0], f"one of {', '.join(known)}", nearest(argv[0], known))
+        _check_folder()
         with listening(_show):
             return known[argv[0]](argv[1:])
     except KeyboardInterrupt:
@@ -73,6 +75,14 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         show_failure(error)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        allowed = f"one that is there; change to another ({error.strerror})"
+        raise ConfigError("current folder", os.environ.get("PWD", ""), allowed) from None
 
 
 def _show(stage: str, done: int, total: int) -> None:
@@ -97,6 +107,7 @@ def _interrupt(number: int, frame: object) -> None:
 def entry() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    outlast_readers(sys.argv[1:])
     code = main(sys.argv[1:])
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         leave(code)

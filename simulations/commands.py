@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
+from simulations.failures import show_warnings
+from simulations.folders import made, new_folder, sole_writer
 
 if TYPE_CHECKING:
     from fedssl.predict.detector import BoxPredictor
@@ -20,7 +23,7 @@ fedssl run resume=DIR         go on with a stopped run, or with the runs of -m i
                               engine.* and logger
 
 Example: fedssl run method=fixmatch data=digits rounds=5 partition=dirichlet partition.alpha=0.1
-Choices: fedssl list methods|data|models|partitions|labels|calibrations|personalizations|aggregations|experiments
+Choices: fedssl list (the groups), fedssl list methods, fedssl list method=fixmatch (its options)
 """
 SPLIT_HELP = """\
 fedssl split [KEY=VALUE ...]    build and draw who holds which samples and labels, without training
@@ -29,7 +32,7 @@ Example: fedssl split data=fashion_small clients=20 partition=dirichlet partitio
 """
 REPORT_HELP = """\
 fedssl report DIR             rebuild DIR/report.html
-fedssl report A B C [--out F] compare runs, with intervals over seeds, in F (default: comparison/)
+fedssl report A B C [--out F] compare runs, with intervals over seeds, in F (default: comparison, comparison-2, ...)
 
 Example: fedssl report runs/fixmatch-0 runs/fedavg-0 --out comparison
 """
@@ -41,11 +44,6 @@ A detector gives one line a box, in pixels of the picture as it is in its file:
   --score 0.25    least confidence of a box
   --draw FOLDER   write every picture with its boxes there too (a.jpg as a.jpg.png); a folder apart from PATH
 Example: fedssl predict runs/mine --data photos/ --out photos.csv
-"""
-LIST_HELP = """\
-fedssl list GROUP    the choices of a config group with their options
-
-Example: fedssl list methods
 """
 
 
@@ -91,17 +89,17 @@ def split(argv: Sequence[str]) -> int:
     from simulations.run import check_out, prepare_split
 
     experiment = compose_experiment(argv)
-    out = Path(experiment.out or "split")
-    check_out(str(out))
-    made, warnings = prepare_split(experiment)
-    for line in warnings:
-        print(f"warning: {line}", file=sys.stderr)
+    check_out(experiment.out)
+    drawn, warnings = prepare_split(experiment)
+    show_warnings(warnings)
     from fedssl.report.split import draw_split
 
-    out.mkdir(parents=True, exist_ok=True)
-    made.save(out / "split.npz")
-    draw_split(out / "split.npz", out / "split.png")
-    print(f"{made.num_clients} clients, sha256 {made.sha256}\n{out / 'split.npz'}\n{out / 'split.png'}")
+    out = made(Path(experiment.out)) if experiment.out else new_folder(Path("split"))
+    with sole_writer(out):
+        check_out(str(out))
+        drawn.save(out / "split.npz")
+        draw_split(out / "split.npz", out / "split.png")
+    print(f"{drawn.num_clients} clients, sha256 {drawn.sha256}\n{out / 'split.npz'}\n{out / 'split.png'}")
     return 0
 
 
@@ -120,9 +118,16 @@ def report(argv: Sequence[str]) -> int:
         print(build(Path(paths[0])))
         return 0
     from fedssl.report.compare import compare
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
-    print(compare([Path(path) for path in paths], Path(own_path(options.get("--out", "comparison")))))
+    out = Path(checked_path("--out", options["--out"])) if "--out" in options else new_folder(Path("comparison"))
+    try:
+        print(compare([Path(path) for path in paths], out))
+    except BaseException:
+        if "--out" not in options:
+            with suppress(OSError):
+                out.rmdir()
+        raise
     return 0
 
 
@@ -133,9 +138,9 @@ def predict(argv: Sequence[str]) -> int:
     paths, options = _arguments(argv, ("--data", "--out", "--score", "--draw"))
     if len(paths) != 1 or "--data" not in options:
         raise ConfigError("predict", " ".join(argv), "RUN --data PATH")
-    from fedssl.predict.classifier import Predictor, read_samples, write_predictions
+    from fedssl.predict.classifier import Predictor, read_samples, sample_warnings, write_predictions
     from fedssl.predict.load import load
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
     model = load(Path(paths[0]))
     if not isinstance(model, Predictor):
@@ -143,20 +148,24 @@ def predict(argv: Sequence[str]) -> int:
     for name in ("--score", "--draw"):
         if name in options:
             raise ConfigError(name, options[name], f"left out: {paths[0]} is no run of a detector")
-    names, samples = read_samples(own_path(options["--data"]), model.meta)
+    names, samples = read_samples(checked_path("--data", options["--data"]), model.meta)
     out = _table(options)
+    show_warnings(sample_warnings(samples, model.meta))
     labels, confidences = model(samples)
-    write_predictions(out, names, labels, confidences, model.meta.class_names)
+    try:
+        write_predictions(out, names, labels, confidences, model.meta.class_names)
+    except OSError as error:
+        raise ConfigError("--out", str(out), f"a file that can be written ({error.strerror})") from None
     print(f"{len(names)} predictions in {out}")
     return 0
 
 
 def _table(options: dict[str, str]) -> Path:
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
-    out = Path(own_path(options.get("--out", "predictions.csv")))
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigError("--out", str(out), "a file in a folder that exists")
+    out = Path(checked_path("--out", options.get("--out", "predictions.csv")))
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ConfigError("--out", str(out), "a file in a folder that exists and may be written to")
     if out.suffix != ".csv":
         raise ConfigError("--out", str(out), "a name that ends in .csv, so that no picture is overwritten")
     return out
@@ -164,7 +173,7 @@ def _table(options: dict[str, str]) -> Path:
 
 def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
     from fedssl.predict.detector import SCORE, predict_files
-    from simulations.compose import own_path
+    from simulations.compose import checked_path
 
     try:
         score = float(options.get("--score", SCORE))
@@ -173,10 +182,10 @@ def _predict_boxes(model: BoxPredictor, options: dict[str, str]) -> int:
     if not 0 <= score <= 1:
         raise ConfigError("--score", options["--score"], "a number in 0..1")
     out = _table(options)
-    drawn = Path(own_path(options["--draw"])) if "--draw" in options else None
+    drawn = Path(checked_path("--draw", options["--draw"])) if "--draw" in options else None
     if drawn is not None and drawn.exists() and not drawn.is_dir():
         raise ConfigError("--draw", str(drawn), "a folder, which is made if it is missing")
-    pictures, boxes = predict_files(model, own_path(options["--data"]), out, drawn, score)
+    pictures, boxes = predict_files(model, checked_path("--data", options["--data"]), out, drawn, score)
     print(f"{boxes} boxes in {pictures} pictures in {out}" + (f", drawn in {drawn}" if drawn else ""))
     return 0
 
@@ -191,16 +200,12 @@ def pretrain(argv: Sequence[str]) -> int:
 
 
 def list_choices(argv: Sequence[str]) -> int:
-    """Print the choices of a group."""
-    if wants_help(argv, LIST_HELP):
-        return 0
-    from simulations.listing import GROUPS, describe
+    """Print what there is to choose."""
+    from simulations import list_command
 
-    if len(argv) != 1 or argv[0] not in GROUPS:
-        word = argv[0] if argv else ""
-        raise ConfigError("list", " ".join(argv), f"one of {', '.join(GROUPS)}", nearest(word, GROUPS))
-    print(describe(argv[0]), end="")
-    return 0
+    if wants_help(argv, list_command.HELP):
+        return 0
+    return list_command.list_choices(argv)
 
 
 def _arguments(argv: Sequence[str], known: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

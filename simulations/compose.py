@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import itertools
 import math
@@ -171,7 +172,7 @@ def unique(overrides: Sequence[str]) -> dict[str, str]:
         if key in given:
             raise ConfigError(key, value, f"given once, but {key}={given[key]} stands before it")
         if key in paths:
-            value = own_path(value)
+            value = checked_path(key, value)
         elif key not in VERBATIM and _parse(text).is_sweep_override():
             raise ConfigError(key, value, "one value; several need -m")
         given[key] = value
@@ -197,6 +198,19 @@ def _absolute_paths(cls: type[Any], choice: Mapping[str, Any]) -> dict[str, str]
     return {
         name: _absolute(text) for name, (text, words) in given.items() if isinstance(text, str) and text not in words
     }
+
+
+def checked_path(field: str, text: str) -> str:
+    """Return `own_path` of a path that this system can look up, whether or not it is there. Raises ConfigError."""
+    path = own_path(text)
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise ConfigError(field, text, f"a path that this system takes ({error.strerror})") from None
+    except ValueError:
+        pass  # a null character, which each use refuses in its own words
+    return path
 
 
 def own_path(text: str) -> str:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 
 from fedssl.config import ConfigError
 
 _EXPLAINED = ("RoundFailed", "FederationError", "EngineError", "CheckpointError")
 """By name, since their modules are slow to import."""
+
+
+def show_warnings(lines: Iterable[str]) -> None:
+    """Print what the user must see of what goes on all the same."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def show_failure(error: Exception) -> None:

@@ -15,6 +15,7 @@ from fedssl.config import Experiment
 from fedssl.metrics.base import metric_of
 from simulations.compose import own_path
 from simulations.failures import show_failure
+from simulations.folders import made, new_folder, sole_writer
 from simulations.progress import Display
 from simulations.run import check_out, execute, load_run, plan, prepare
 
@@ -35,13 +36,18 @@ def show_run(experiment: Experiment, *, resume: bool = False) -> None:
 
 def run_all(out: str, experiments: Sequence[Experiment]) -> int:
     """Run experiments in numbered folders of `out`, and compare them; give the exit code."""
-    base = Path(own_path(out) or f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun")
-    check_out(str(base))
+    check_out(out)
     for item in experiments:
         prepare(item)
-    for number, item in enumerate(experiments):
-        plan(dataclasses.replace(item, out=str(base / f"{number:03d}")))
-    return go_on(base, {})
+    if out:
+        base = made(Path(own_path(out)))
+    else:
+        base = new_folder(Path(f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-multirun"))
+    with sole_writer(base):
+        check_out(str(base))
+        for number, item in enumerate(experiments):
+            plan(dataclasses.replace(item, out=str(base / f"{number:03d}")))
+        return _run_planned(base, {})
 
 
 def is_multirun(directory: str) -> bool:
@@ -54,6 +60,11 @@ def go_on(base: Path, overrides: Mapping[str, str]) -> int:
 
     A run that fails leaves the others alone. Raises ConfigError before anything runs.
     """
+    with sole_writer(base, "resume"):
+        return _run_planned(base, overrides)
+
+
+def _run_planned(base: Path, overrides: Mapping[str, str]) -> int:
     folders = _runs(base)
     planned = [(folder, load_run(str(folder), dict(overrides))) for folder in folders]
     to_go_on = f"to go on: fedssl run resume={base}"

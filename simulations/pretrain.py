@@ -11,6 +11,8 @@ from typing import Any
 
 from fedssl.config import ConfigError, Experiment, check_options, nearest
 from fedssl.pretraining.settings import Pretraining
+from simulations.failures import show_warnings
+from simulations.folders import sole_writer
 
 HELP = """\
 fedssl pretrain [KEY=VALUE ...]    train a backbone on images without labels, for runs with model.weights=FILE
@@ -53,11 +55,13 @@ def read(argv: Sequence[str]) -> tuple[Experiment, Pretraining, Path]:
 def pretrain(argv: Sequence[str]) -> int:
     """Pre-train, with a line an epoch."""
     experiment, settings, out = read(argv)
+    from fedssl.data.checks import check_dataset
     from fedssl.pretraining.plan import plan
     from fedssl.pretraining.run import checkpoint_of, description_of
     from fedssl.pretraining.run import pretrain as train
 
     todo = plan(experiment, settings)
+    show_warnings(check_dataset(todo.dataset))
     out.parent.mkdir(parents=True, exist_ok=True)
     print(
         f"{settings.loss} · {todo.dataset.name} · {experiment.model['name']}: {len(todo.index)} images, "
@@ -67,7 +71,8 @@ def pretrain(argv: Sequence[str]) -> int:
     if checkpoint_of(out).exists():
         print(f"going on from {checkpoint_of(out)}", flush=True)
     try:
-        described = train(todo, out, Lines(settings.epochs))
+        with sole_writer(out):
+            described = train(todo, _free(str(out)), Lines(settings.epochs))
     except KeyboardInterrupt:
         print("stopped; to go on, give the same command again", flush=True)
         raise

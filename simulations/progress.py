@@ -18,8 +18,9 @@ from fedssl.tasks.base import TASKS
 class Display:
     """A watcher that draws a run's progress on the console."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, errors: Console | None = None) -> None:
         self.console = console
+        self.errors = errors or Console(stderr=True, soft_wrap=True)
         self.bar: Progress | None = None
         self.rounds = 0
         self.began = 0.0
@@ -105,8 +106,9 @@ class Display:
         self.console.print(line, highlight=False)
 
     def warn(self, line: str) -> None:
-        """Show one line that the user must see."""
-        self.console.print(f"warning: {line}", style="yellow", markup=False, highlight=False)
+        """Show one line that the user must see, on standard error: above the bar where both are the terminal."""
+        console = self.console if self.bar is not None and self.errors.is_terminal else self.errors
+        console.print(f"warning: {line}", style="yellow", markup=False, highlight=False)
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from fedssl.config import ConfigError, Engine, Experiment, Logger, from_dict, to_json
 from simulations.compose import check, compose_experiment, unique
+from simulations.folders import made, new_folder, sole_writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +62,8 @@ class Result:
         """Give one row a client and evaluation."""
         import pandas as pd
 
-        return pd.read_parquet(self.directory / "clients.parquet")
+        # Not by its path: pyarrow takes none that is no UTF-8.
+        return pd.read_parquet(BytesIO((self.directory / "clients.parquet").read_bytes()))
 
     @property
     def model(self) -> Predictor | BoxPredictor:
@@ -91,6 +94,14 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     warnings = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
     experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
+    directory = Path(experiment.out)
+    with sole_writer(directory, "resume" if resume else "out"):
+        if not resume:
+            check_out(experiment.out)
+        return _execute(experiment, warnings, watcher, resume=resume)
+
+
+def _execute(experiment: Experiment, warnings: Sequence[str], watcher: Watcher | None, *, resume: bool) -> Result:
     directory = Path(experiment.out)
     if resume:
         resume = _has_checkpoint(directory)
@@ -126,8 +137,10 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
     from fedssl.models.base import MODELS
     from fedssl.models.weights import AUTO, load_backbone
     from fedssl.partition.client_data import ClientDataFactory
+    from fedssl.runtime import choose_device
     from server.app import for_clients
 
+    choose_device(experiment.device)
     source = SOURCES.create(experiment.data)
     # A resumed run has its weights from the checkpoint.
     parts = assemble(for_clients(experiment) if resume else experiment)
@@ -147,9 +160,10 @@ def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
 
 
 def _warnings(experiment: Experiment, method: Method, source: DataSource, dataset: Dataset, split: Split) -> list[str]:
+    from fedssl.data.checks import check_dataset
     from fedssl.partition.base import PARTITIONS
 
-    found = [*dataset.warnings]
+    found = check_dataset(dataset)
     if method.learns_from_labels and not any(len(split.client(k).labelled) for k in range(split.num_clients)):
         found.append(f"no client has a labelled sample, and method={method.name} learns from these; see labels")
     if not method.takes_average and (chosen := experiment.aggregation["name"]) != "FedAvg":
@@ -183,13 +197,14 @@ def _with_weights(experiment: Experiment) -> Experiment:
     return fix_weights(experiment, lambda line: print(line, flush=True), Lines(epochs))
 
 
-def prepare_split(experiment: Experiment) -> tuple[Split, tuple[str, ...]]:
+def prepare_split(experiment: Experiment) -> tuple[Split, list[str]]:
     """Decode the data; return the split and the data's warnings. Raises ConfigError."""
     from fedssl.assembly import opened, split_of
     from fedssl.data.base import SOURCES
+    from fedssl.data.checks import check_dataset
 
     dataset = opened(experiment, SOURCES.create(experiment.data))
-    return split_of(experiment, dataset), dataset.warnings
+    return split_of(experiment, dataset), check_dataset(dataset)
 
 
 def load_run(directory: str, overrides: dict[str, str]) -> Experiment:
@@ -290,19 +305,10 @@ def _own_sigterm() -> Iterator[None]:
 
 def _directory(experiment: Experiment) -> Path:
     """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = Path(experiment.out or f"runs/{stamp}-{experiment.method['name']}")
-    path = base
-    number = 2
-    while not experiment.out and path.exists():
-        path = base.with_name(f"{base.name}-{number}")
-        number += 1
-    check_out(str(path))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("out", str(path), f"a folder that can be made ({error.strerror})") from None
-    return path
+    if not experiment.out:
+        return new_folder(Path(f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{experiment.method['name']}"))
+    check_out(experiment.out)
+    return made(Path(experiment.out))
 
 
 def check_out(out: str) -> None:

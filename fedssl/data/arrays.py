@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
 from fedssl.data.base import Dataset, DataSource, Samples
+from fedssl.data.checks import is_cast
 
 MIN_SIDE, MAX_SIDE = 8, 96
 MAX_CLASSES = 1000
@@ -33,7 +34,8 @@ def check_images(path: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
     if count == 0:
         raise _refuse(path, name, "not empty")
     if channels not in (1, 3):
-        raise _refuse(path, name, f"of 1 or 3 channels, not {channels}")
+        order = f"; its shape {x.shape} looks like (n, c, h, w): transpose it" if height in (1, 3) else ""
+        raise _refuse(path, name, f"of 1 or 3 channels, (n, h, w, c), not {channels}{order}")
     if not (min(height, width) >= MIN_SIDE and max(height, width) <= MAX_SIDE):
         raise _refuse(path, name, f"of sides {MIN_SIDE}..{MAX_SIDE}, not {height} x {width}")
     return np.ascontiguousarray(x if x.dtype == np.uint8 else _to_bytes(path, name, x))
@@ -54,11 +56,15 @@ def _to_bytes(path: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
 def check_integers(path: str, name: str, y: NDArray[Any], count: int, highest: int) -> NDArray[np.int64]:
     """Return whole numbers -1..`highest`, one a sample, as int64."""
     if y.ndim != 1:
-        raise _refuse(path, name, f"of shape (n,), not {y.shape}")
+        hint = "; of one row a class, take argmax(axis=1)" if y.ndim == 2 and y.shape[1] > 1 else ""
+        raise _refuse(path, name, f"of shape (n,), not {y.shape}{hint}")
     if y.dtype.kind not in "iu":
-        raise _refuse(path, name, f"of whole numbers, not {y.dtype}")
+        hint = "; convert it with astype(int)" if y.dtype.kind == "f" else ""
+        raise _refuse(path, name, f"of whole numbers, not {y.dtype}{hint}")
     if len(y) != count:
         raise _refuse(path, name, f"as long as its images: {count}, not {len(y)}")
+    if is_cast(y):
+        raise _refuse(path, name, f"signed where -1 means unlabelled: {y.max()} in {y.dtype} is -1 cast")
     wrong = (y > highest) | (y < -1)
     if wrong.any():
         where = int(wrong.argmax())

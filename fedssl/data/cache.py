@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.arrays import dataset_key
 from fedssl.data.base import Dataset, DataSource, Samples
+from fedssl.files import expanded
 
 _ARRAYS = ("x", "y", "group")
 _OF_SCENES = ("boxes", "box_class", "box_offsets", "domain", "annotated")
@@ -28,9 +29,17 @@ _ATTEMPTS = 5
 
 
 def cache_directory() -> Path:
-    """Return the cache folder: the environment's FEDSSL_CACHE, else ~/.cache/fedssl."""
+    """Return the cache folder: the environment's FEDSSL_CACHE, else ~/.cache/fedssl.
+
+    Raises ConfigError where that needs a home and nobody knows one, as for a container's user without a name.
+    """
     given = os.environ.get("FEDSSL_CACHE", "")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "fedssl"
+    folder = expanded(given or "~/.cache/fedssl")
+    if str(folder).startswith("~") or (not given and os.environ.get("HOME") == ""):
+        raise ConfigError(
+            "FEDSSL_CACHE", given, "the path of a folder to keep decoded data in, as there is no home here"
+        )
+    return folder
 
 
 def open_dataset(source: DataSource, cache: Path | None = None) -> Dataset:

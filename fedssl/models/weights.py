@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import torch
 
 from fedssl.config import ConfigError
+from fedssl.files import expanded
 
 FIELD = "model.weights"
 AUTO = "auto"
@@ -37,7 +37,7 @@ def read_backbone(path: str, sha256: str = "") -> dict[str, torch.Tensor]:
     if path == AUTO:
         raise ConfigError(FIELD, path, "a file here: only `fedssl run` trains weights of its own")
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = expanded(path).read_bytes()
         tensors = load(content)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())

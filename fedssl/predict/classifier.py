@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from fedssl.calibration.base import CalibrationHook
 from fedssl.config import ConfigError
+from fedssl.data.checks import check_samples, check_scale
 from fedssl.data.sources.recordings import read_windows
-from fedssl.data.views.modality import holds_windows, model_input
-from fedssl.files import write_atomically
+from fedssl.data.views.modality import deviations, holds_windows, model_input
+from fedssl.files import printable, write_atomically
 from fedssl.predict.images import check_images, read_images
 from fedssl.predict.model_file import Meta, Shape
 
@@ -69,6 +70,13 @@ def read_samples(path: str | Path, meta: Meta) -> tuple[list[str], NDArray[Any]]
     return read_images(path, meta.shape)
 
 
+def sample_warnings(samples: NDArray[Any], meta: Meta) -> list[str]:
+    """Return warnings of new samples that can hardly be of the kind that the model was trained on."""
+    std = deviations(meta.std, meta.limit)
+    found = check_samples(samples, "new")
+    return found or check_scale(samples, meta.mean, std, "new")
+
+
 def write_predictions(
     path: str | Path,
     names: Sequence[str],
@@ -76,12 +84,15 @@ def write_predictions(
     confidences: NDArray[np.float32],
     class_names: Sequence[str],
 ) -> None:
-    """Write a CSV file of name, label (class index), class_name and confidence, atomically."""
+    """Write a CSV file of name, label (class index), class_name and confidence, atomically.
+
+    Bytes of a name that are no UTF-8 are written as `\\xe9`.
+    """
     table = StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(["name", "label", "class_name", "confidence"])
     for name, label, confidence in zip(names, labels, confidences, strict=True):
-        writer.writerow([name, int(label), class_names[label], f"{confidence:.6f}"])
+        writer.writerow([printable(name), int(label), class_names[label], f"{confidence:.6f}"])
     write_atomically(Path(path), table.getvalue().encode())
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError
 from fedssl.data.boxes import Letterbox
 from fedssl.data.views.modality import model_input
-from fedssl.files import write_atomically
+from fedssl.files import expanded, printable, write_atomically
 from fedssl.metrics.detection import FlatBoxes
 from fedssl.palette import PALETTE
 from fedssl.predict.images import image_files, open_image, read_npz
@@ -123,7 +123,7 @@ def predict_files(
 
 def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture]]]:
     """Return all names, and a reader of some of the images: a folder may hold more than fit into memory."""
-    path = Path(data).expanduser()
+    path = expanded(data)
     if path.suffix == ".npz" and path.is_file():
         array = read_npz(path)
         return [str(row) for row in range(len(array))], lambda some: list(array[some])
@@ -134,7 +134,7 @@ def _opened(data: str | Path) -> tuple[list[str], Callable[[slice], list[Picture
 
 def _targets(data: Path, drawn: Path, names: Sequence[str]) -> list[Path]:
     """Return the file of each drawing. Raises ConfigError if one could replace a file or be taken for a picture."""
-    source, folder = (Path(os.path.realpath(path)) for path in (data.expanduser(), drawn))
+    source, folder = (Path(os.path.realpath(path)) for path in (expanded(data), drawn))
     if source.is_relative_to(folder) or folder.is_relative_to(source):
         raise ConfigError("--draw", str(drawn), f"a folder apart from --data={data}")
     targets = [drawn / f"{name}.png" for name in names]
@@ -149,7 +149,7 @@ def _rows(names: Sequence[str], boxes: FlatBoxes, class_names: Sequence[str]) ->
         for row in range(boxes.offsets[place], boxes.offsets[place + 1]):
             label = int(boxes.label[row])
             sides = [f"{side:.2f}" for side in boxes.xyxy[row]]
-            yield [name, label, class_names[label], f"{boxes.score[row]:.6f}", *sides]
+            yield [printable(name), label, class_names[label], f"{boxes.score[row]:.6f}", *sides]
 
 
 def draw(picture: Picture, boxes: FlatBoxes, class_names: Sequence[str]) -> Image.Image:

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
+from fedssl.data.eight_bits import eight_bits
+from fedssl.files import expanded, is_hidden
 from fedssl.predict.model_file import Shape
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
     files are converted and resized to `shape`; folders are read to all depths, in path order.
     Raises ConfigError naming the file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix == ".npz" and path.is_file():
         images = check_images("data", read_npz(path), shape)
         return [str(row) for row in range(len(images))], images
@@ -36,13 +38,17 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], NDArray[np.u
 
 
 def image_files(path: Path) -> list[tuple[str, Path]]:
-    """Return names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError."""
+    """Return names and paths of an image file, or of those in a folder to all depths, sorted. Raises ConfigError.
+
+    Hidden files and folders are passed over.
+    """
     if path.is_file():
         return [(path.name, path)]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    found = sorted((file.relative_to(path), file) for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+    files = [(name.as_posix(), file) for name, file in found if not is_hidden(name) and file.is_file()]
     if not files:
         raise ConfigError("data", str(path), "an .npz, an image file, or a folder that holds images")
-    return [(file.relative_to(path).as_posix(), file) for file in files]
+    return files
 
 
 def check_images(name: str, images: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
@@ -69,14 +75,15 @@ def read_npz(path: Path) -> NDArray[Any]:
 
 
 def open_image(path: Path, mode: str) -> Image.Image:
-    """Return an image file's picture, upright, in one of Pillow's modes. Raises ConfigError naming the file."""
-    from PIL import Image, ImageOps
+    """Return an image file's image, upright, in mode `L` or `RGB`. Raises ConfigError naming the file."""
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError("data", str(path), f"a readable image ({error})") from None
+            return eight_bits(image, mode)
+    except Exception as error:  # a damaged image breaks its decoder in many ways
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError("data", str(path), f"a readable image ({reason})") from None
 
 
 def _read_image(path: Path, shape: Shape) -> NDArray[np.uint8]:

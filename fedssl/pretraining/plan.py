@@ -64,9 +64,9 @@ def plan(experiment: Experiment, settings: Pretraining) -> Plan:
     fit = [name for name in MODELS.names() if hasattr(MODELS.get(name), "weights")]
     if experiment.model["name"] not in fit:
         raise ConfigError("model", experiment.model["name"], f"one that can begin with weights: {', '.join(fit)}")
+    device = choose_device(experiment.device)
     source = SOURCES.create(experiment.data)
     dataset = open_dataset(source)
-    device = choose_device(experiment.device)
     index = np.arange(len(dataset.train))
     if settings.images != "all":
         index = _held(split_of(experiment, dataset), labelled=settings.images == "federated_pool")

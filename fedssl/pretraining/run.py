@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from fedssl.config import Experiment, sha256
+from fedssl.config import ConfigError, Experiment, sha256
 from fedssl.data.cache import cache_directory
-from fedssl.files import sha256_of, write_atomically
+from fedssl.files import expanded, sha256_of, write_atomically
 from fedssl.models.weights import AUTO
 from fedssl.pretraining.learner import Learner
 from fedssl.pretraining.plan import Plan, plan
@@ -114,7 +114,7 @@ def fix_weights(experiment: Experiment, begin: Callable[[str], None], watcher: O
     given = experiment.model.get("weights", "")
     if not given:
         return experiment
-    path = _cached(experiment, begin, watcher) if given == AUTO else Path(os.path.abspath(Path(given).expanduser()))
+    path = _cached(experiment, begin, watcher) if given == AUTO else Path(os.path.abspath(expanded(given)))
     known = experiment.model.get("weights_sha256") or (sha256_of(path) if path.is_file() else "")
     return replace(experiment, model={**experiment.model, "weights": str(path), "weights_sha256": known})
 
@@ -125,6 +125,10 @@ def _cached(experiment: Experiment, begin: Callable[[str], None], watcher: OnEpo
     path = cache_directory() / f"weights-{sha256(todo.identity())}.safetensors"
     if not path.is_file():
         begin(f"pre-training on {len(todo.index)} images without labels, {epochs} epochs; kept in {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pretrain(todo, path, watcher)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pretrain(todo, path, watcher)
+        except OSError as error:
+            allowed = f"a folder that can be written to ({error.strerror or error})"
+            raise ConfigError("FEDSSL_CACHE", str(path.parent), allowed) from None
     return path

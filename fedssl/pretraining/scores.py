@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fedssl.data.views.augment import normalise
 from fedssl.pretraining.plan import Plan
+from fedssl.progress import report_progress
 from fedssl.runtime import autocast
 
 if TYPE_CHECKING:
@@ -22,14 +23,21 @@ _NEIGHBOURS, _SHARPNESS = 20, 1 / 0.07
 _RANK_SAMPLES = 25_600
 _PROBE_STEPS = 200
 _BATCH = 500
+_STAGE = "scoring by neighbours"
 
 
-def features(model: torch.nn.Module, x: NDArray[np.uint8], plan: Plan) -> Tensor:
-    """Give the backbone's features (n, dim), float32, of images without augmentation, in eval mode."""
+def features(
+    model: torch.nn.Module, x: NDArray[np.uint8], plan: Plan, before: int = 0, total: int | None = None
+) -> Tensor:
+    """Return the backbone's features (n, dim), float32, of images without augmentation, in eval mode.
+
+    Progress is reported as images done of `total`, `before` of which were done earlier.
+    """
     model.eval()
-    found = []
+    found, total = [], len(x) if total is None else total
     with torch.no_grad(), autocast(plan.precision, plan.device):
         for start in range(0, len(x), _BATCH):
+            report_progress(_STAGE, before + start, total)
             part = torch.from_numpy(np.array(x[start : start + _BATCH])).to(plan.device)
             maps = model.backbone(normalise(part, plan.dataset.mean, plan.dataset.std))  # type: ignore[operator]
             found.append(maps.float().cpu())
@@ -38,7 +46,8 @@ def features(model: torch.nn.Module, x: NDArray[np.uint8], plan: Plan) -> Tensor
 
 def neighbour_accuracy(model: torch.nn.Module, plan: Plan) -> float:
     """Give the k-NN accuracy on the test split; neighbours are the images trained on whose class is known."""
-    return _neighbour_accuracy(*_bank(model, plan), *_test(model, plan))
+    bank, test = _both(model, plan)
+    return _neighbour_accuracy(*bank, *test)
 
 
 def all_scores(model: torch.nn.Module, plan: Plan) -> dict[str, float]:
@@ -46,21 +55,23 @@ def all_scores(model: torch.nn.Module, plan: Plan) -> dict[str, float]:
 
     True classes are read for these scores alone.
     """
-    bank, test = _bank(model, plan), _test(model, plan)
-    return {
-        "knn_accuracy": _neighbour_accuracy(*bank, *test),
-        "linear_accuracy": linear_accuracy(*bank, *test),
-        "rank": effective_rank(test[0][:_RANK_SAMPLES]),
-    }
+    bank, test = _both(model, plan)
+    neighbour = _neighbour_accuracy(*bank, *test)
+    report_progress("fitting a linear classifier", 0, 1)
+    linear = linear_accuracy(*bank, *test)
+    report_progress("fitting a linear classifier", 1, 1)
+    return {"knn_accuracy": neighbour, "linear_accuracy": linear, "rank": effective_rank(test[0][:_RANK_SAMPLES])}
 
 
-def _bank(model: torch.nn.Module, plan: Plan) -> tuple[Tensor, Tensor]:
-    known = plan.index[plan.dataset.train.y[plan.index] >= 0]
-    return features(model, plan.dataset.train.x[known], plan), torch.from_numpy(plan.dataset.train.y[known])
-
-
-def _test(model: torch.nn.Module, plan: Plan) -> tuple[Tensor, Tensor]:
-    return features(model, plan.dataset.test.x, plan), torch.from_numpy(np.array(plan.dataset.test.y))
+def _both(model: torch.nn.Module, plan: Plan) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return features and true classes of the labelled images trained on, and of the test split."""
+    train, test = plan.dataset.train, plan.dataset.test
+    known = plan.index[train.y[plan.index] >= 0]
+    total = len(known) + len(test)
+    bank = features(model, train.x[known], plan, 0, total)
+    tested = features(model, test.x, plan, len(known), total)
+    report_progress(_STAGE, total, total)
+    return (bank, torch.from_numpy(train.y[known])), (tested, torch.from_numpy(np.array(test.y)))
 
 
 def _neighbour_accuracy(bank: Tensor, y: Tensor, test: Tensor, true: Tensor) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def read(directory: Path) -> Run:
         raise ConfigError("report", str(directory), "a run directory (metrics.jsonl and config.yaml)")
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError):
         values = None
     if not isinstance(values, dict):
         raise ConfigError("report", str(config), "a YAML mapping")
@@ -142,12 +143,18 @@ def curve(table: pd.DataFrame, split: str, metric: str) -> pd.Series[float]:
 
 
 def clients_table(run: Run) -> pd.DataFrame:
-    """Give one row a client and evaluation (round, client, metrics), from parquet or journal."""
+    """Give one row a client and evaluation (round, client, metrics), from parquet or journal. Raises ConfigError."""
     import pandas as pd
 
     path = run.directory / "clients.parquet"
     if path.is_file():
-        return pd.read_parquet(path)
+        try:
+            # Not by its path: pyarrow takes none that is no UTF-8.
+            return pd.read_parquet(BytesIO(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            allowed = f"a Parquet file; without it, the report is made from the journal ({reason})"
+            raise ConfigError("report", str(path), allowed) from None
     rows = [
         {"round": int(record["round"]), "client": int(client)}
         | {name: number(value) for name, value in (values or {}).items()}

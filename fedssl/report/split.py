@@ -53,7 +53,7 @@ def read_split(path: Path) -> SplitCounts:
             offsets, given, truth = (arrays[key] for key in ("train_offsets", "label", "truth"))
             names = tuple(str(name) for name in arrays["class_names"])
             dropped, own = arrays.get("dropped", np.zeros(0)), arrays.get("server_label", np.zeros(0, np.int64))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise ConfigError("report", str(path), f"a split.npz ({error})") from None
     client = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     shape = (len(offsets) - 1, len(names) + 1)

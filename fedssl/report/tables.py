@@ -107,12 +107,17 @@ def warnings(run: Run, split: SplitCounts | None) -> list[str]:
     """Give what to know before the numbers: stops, failures, dropped and truth-free samples."""
     found = _status_warnings(run)
     found += _failures(run)
+    found += [_sentence(line) for line in run.summary.get("warnings") or []]
     found += outcome_warnings(run)
     if split is not None and split.num_dropped:
         found.append(f"{split.num_dropped} training samples were dropped by the partition: nobody has them.")
     if split is not None and split.num_unknown and not _finds_boxes(run):
         found.append(_truth_free(split))
     return found
+
+
+def _sentence(line: str) -> str:
+    return line[:1].upper() + line[1:] + ("" if line.endswith(("?", ".")) else ".")
 
 
 def outcome_warnings(run: Run) -> list[str]:

@@ -16,6 +16,7 @@ from fedssl.config import ConfigError
 from fedssl.data.cache import cache_directory, replace_whole
 from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State
+from fedssl.files import expanded
 from fedssl.runtime import precision_of
 from fedssl.training.detector import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
@@ -85,7 +86,7 @@ def read_weights(path: str, wanted: State, *, whole: bool) -> State:
     if path in ("", AUTO):
         return {}
     try:
-        tensors = load(Path(path).expanduser().read_bytes())
+        tensors = load(expanded(path).read_bytes())
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ConfigError(FIELD, path, f"`{AUTO}`, empty or a safetensors file that can be read ({reason})") from None

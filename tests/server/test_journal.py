@@ -144,3 +144,11 @@ def test_hashes_depend_on_all_of_a_state_and_not_on_its_order():
     ]
     assert len({base, *(weights_sha256(server) for server in others)}) == 6
     assert memories_sha256({2: "x", 1: "y"}) == memories_sha256({1: "y", 2: "x"}) != memories_sha256({1: "x", 2: "y"})
+
+
+def test_bytes_that_are_no_text_after_the_checkpoint_are_cut_off(tmp_path: Path):
+    made = journal(tmp_path, record(1))
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\x00")
+    made.cut(1)
+    assert [line["round"] for line in lines(tmp_path)] == [1]

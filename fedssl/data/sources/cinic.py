@@ -13,6 +13,7 @@ from fedssl.data.arrays import build_dataset
 from fedssl.data.base import Dataset, DataSource, Samples, register
 from fedssl.data.sources.cifar import CIFAR10_NAMES, SIDE
 from fedssl.data.sources.encoded import decode
+from fedssl.files import is_hidden
 
 SPLITS = ("train", "test")
 
@@ -55,7 +56,11 @@ class Cinic10(DataSource):
 
     def _files(self, split: str) -> dict[str, list[Path]]:
         """Return the files of each class, by name. Raises ConfigError if a class has none."""
-        found = {name: sorted((self._folder() / split / name).glob("*.png")) for name in CIFAR10_NAMES}
+        folder = self._folder() / split
+        found = {
+            name: sorted(file for file in (folder / name).glob("*.png") if not is_hidden(file.relative_to(folder)))
+            for name in CIFAR10_NAMES
+        }
         for name, files in found.items():
             if not self.path or not files:
                 allowed = f"a folder with `train/CLASS/*.png` and `test/CLASS/*.png`; {split}/{name} has no picture"

@@ -11,7 +11,7 @@ from fedssl.config import ConfigError, option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes
 from fedssl.data.sources.box_checks import XYWH, Notes
-from fedssl.data.sources.coco_json import Annotations, AnnotationFile, Image, read_files
+from fedssl.data.sources.coco_json import AnnotationFile, Annotations, Image, read_files
 from fedssl.data.sources.image_names import AmbiguousName, Names, shown
 from fedssl.data.sources.layout import UNLABELLED, Layout, part_by_folder, part_of
 from fedssl.data.sources.pictures import Row, Tabled

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedssl.config import ConfigError
+from fedssl.data.eight_bits import eight_bits
 
 FORMATS = ("WEBP", "PNG")
 
@@ -47,7 +48,7 @@ def decode(data: bytes, side: int) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             size = picture.size
             if size == (side, side):
-                return np.asarray(picture.convert("RGB"))
+                return np.asarray(eight_bits(picture, "RGB"))
     except Exception as error:
         reason = " ".join(str(error).split())[:80]
         raise ValueError(f"a sound {' or '.join(FORMATS)} image ({reason})") from None

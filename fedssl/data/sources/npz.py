@@ -6,7 +6,6 @@ import hashlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import MAX_CLASSES, build_dataset, check_images, check_integers, stratified
 from fedssl.data.base import Dataset, DataSource, Samples, register
+from fedssl.files import expanded
 from fedssl.rng import Rng
 
 ALIASES = {
@@ -56,7 +56,7 @@ def file_sha256(path: str) -> str:
     """Return the SHA-256 of a file's bytes. Raises ConfigError if it cannot be read."""
     if not path:
         raise ConfigError("data.path", path, "the path of a .npz file")
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not place.is_file():
         reason = "a file, not a folder" if place.is_dir() else "a file that exists"
         raise ConfigError("data.path", path, reason)
@@ -97,7 +97,7 @@ def split_off_test(samples: Samples, share: float) -> tuple[Samples, Samples]:
 
 def _load(path: str) -> dict[str, NDArray[Any]]:
     file_sha256(path)
-    place = Path(path).expanduser()
+    place = expanded(path)
     if not zipfile.is_zipfile(place):
         raise ConfigError("data.path", path, "a .npz file (a zip of .npy arrays; this is none, or cut short)")
     arrays: dict[str, NDArray[Any]] = {}

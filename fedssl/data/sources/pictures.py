@@ -210,11 +210,13 @@ class Pictures(DataSource):
         return boxes
 
     def _picture(self, row: Row) -> Picture:
-        from PIL import Image, ImageOps
+        from PIL import Image
+
+        from fedssl.data.eight_bits import eight_bits
 
         try:
             with Image.open(self.folder() / row.file, formats=FORMATS) as picture:
-                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+                return np.asarray(eight_bits(picture, "RGB"))
         except Exception as error:  # a damaged picture breaks its decoder in many ways
             reason = " ".join(str(error).split())[:80]
             raise self.refuse(f"{row.file} is a sound {', '.join(FORMATS)} image ({reason})") from None

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.arrays import MAX_CLASSES
 from fedssl.data.base import Dataset, register
+from fedssl.data.checks import is_cast
 from fedssl.data.sources.npz import file_sha256
 from fedssl.data.sources.windows import Floats, Ints, Recordings, Windowed, names_of, windows
+from fedssl.files import expanded
 
 _SIGNAL = ("signal", "recording", "scale", "rate_hz")
 _PEOPLE = ("subject", "activity", "activities")
@@ -93,7 +95,7 @@ def _load(field: str, path: str, names: Sequence[str]) -> dict[str, NDArray[Any]
     name = names[0]
     # A file from outside breaks numpy's reader in many ways; each must end as one clear line.
     try:
-        with Path(path).expanduser().open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with expanded(path).open("rb") as file, np.load(file, allow_pickle=False) as content:
             for name in names:
                 if name in content:
                     arrays[name] = np.asarray(content[name])
@@ -159,6 +161,9 @@ def _activities(path: str, arrays: dict[str, NDArray[Any]]) -> tuple[str, ...]:
 def _whole(path: str, name: str, values: NDArray[Any], count: int, low: int, high: int) -> Ints:
     if values.shape != (count,) or values.dtype.kind not in "iu":
         raise _refuse("data.path", path, name, f"of {count} whole numbers, one a recording")
+    if low < 0 and is_cast(values):
+        allowed = f"signed where -1 means unknown: {values.max()} in {values.dtype} is -1 cast"
+        raise _refuse("data.path", path, name, allowed)
     wrong = (values < low) | (values > high)
     if wrong.any():
         where = int(wrong.argmax())

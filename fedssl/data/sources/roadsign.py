@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedssl.config import ConfigError, option
 from fedssl.data.base import Dataset, register
 from fedssl.data.boxes import Boxes, Ints, Picture
+from fedssl.data.eight_bits import eight_bits
 from fedssl.data.sources.encoded import FORMATS, content_key
 from fedssl.data.sources.npz import file_sha256
 from fedssl.data.sources.scenes import Scenes
@@ -109,7 +110,7 @@ class RoadSign(Scenes):
         data = arrays["bytes"][arrays["offsets"][i] : arrays["offsets"][i + 1]].tobytes()
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                out = np.asarray(picture.convert("RGB"))
+                out = np.asarray(eight_bits(picture, "RGB"))
         except Exception as error:
             reason = " ".join(str(error).split())[:80]
             raise self._refuse(f"picture {i} is a sound {' or '.join(FORMATS)} image ({reason})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,15 @@ def test_what_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch):
         predict_files(load(tmp_path), data, tmp_path / "out.csv", tmp_path / "file" / "drawn")
     with pytest.raises(ConfigError, match=r"^--out=.*: must be a file that can be written \(No such file .*\)$"):
         predict_files(load(tmp_path), data, tmp_path / "missing" / "out.csv", None)
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_its_bytes_and_drawn(tmp_path, monkeypatch):
+    saved(tmp_path)
+    fixed(monkeypatch)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(pictures((64, 64))[0]).save(folder / "a.png")
+    os.rename(folder / "a.png", os.fsencode(folder) + b"/caf\xe9.png")
+    predict_files(load(tmp_path), folder, tmp_path / "out.csv", tmp_path / "drawn")
+    assert list(csv.reader((tmp_path / "out.csv").read_text("utf-8").splitlines()))[1][0] == r"caf\xe9.png"
+    assert os.listdir(os.fsencode(tmp_path) + b"/drawn") == [b"caf\xe9.png.png"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -254,3 +255,40 @@ def test_the_old_name_loads_for_one_version_and_says_so():
     with pytest.deprecated_call(match=r"fedssl\.predict\.load"):
         from fedssl import predictor
     assert predictor.load is load
+
+
+def test_hidden_files_of_a_folder_are_passed_over(tmp_path):
+    folder = tmp_path / ".cache" / "photos"
+    for place in ("", "__MACOSX", ".thumbnails", "sub"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        (folder / place / "._a.png").write_bytes(b"\x00\x05\x16\x07")
+        (folder / place / "Thumbs.db").write_bytes(b"x")
+    for place in ("a.png", "__MACOSX/b.png", ".thumbnails/c.png", "sub/d.png"):
+        Image.new("L", (8, 10)).save(folder / place)
+    (folder / "folder.png").mkdir()
+    assert read_images(folder, META.shape)[0] == ["a.png", "sub/d.png"]
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_its_bytes(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("L", (8, 10)).save(folder / "a.png")
+    os.rename(folder / "a.png", os.fsencode(folder) + b"/caf\xe9.png")
+    names, _ = read_images(folder, META.shape)
+    write_predictions(tmp_path / "out.csv", names, np.array([0]), np.array([0.5], np.float32), META.class_names)
+    assert (tmp_path / "out.csv").read_text("utf-8").splitlines()[1] == r"caf\xe9.png,0,cat,0.500000"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_16_bit_image_file_is_the_same_as_in_8_bits(tmp_path, images, suffix):
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / f"8.{suffix}")
+    Image.fromarray(images[0, :, :, 0].astype(np.uint16) * 257).save(tmp_path / f"16.{suffix}")
+    _, found = read_images(tmp_path, META.shape)
+    np.testing.assert_array_equal(found[0], images[0])
+    np.testing.assert_array_equal(found[1], images[0])
+
+
+def test_an_image_without_a_known_range_is_refused_by_name(tmp_path, images):
+    Image.fromarray(images[0, :, :, 0].astype(np.float32)).save(tmp_path / "hdr.tif")
+    with pytest.raises(ConfigError, match=r"data='.*hdr\.tif': must be a readable image \(floats are read in 0\.\.1\)"):
+        read_images(tmp_path, META.shape)

@@ -16,8 +16,9 @@ from fedssl.files import sha256_of
 from fedssl.pretraining.learner import Learner
 from fedssl.pretraining.plan import plan
 from fedssl.pretraining.run import checkpoint_of, description_of, fix_weights, pretrain, threads
-from fedssl.pretraining.scores import neighbour_accuracy
+from fedssl.pretraining.scores import all_scores, neighbour_accuracy
 from fedssl.pretraining.settings import Pretraining
+from fedssl.progress import listening
 
 MODEL = {"name": "resnet", "width": 2, "norm": "batch", "blocks": 1}
 SMALL = {"epochs": 3, "batch_size": 600, "score_every": 0, "threads": 1}
@@ -172,3 +173,19 @@ def test_threads_are_given_back():
     with threads(before + 1) as count:
         assert count == torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_scoring_reports_how_far_it_is():
+    todo = plan(experiment(), Pretraining(**SMALL))
+    told = []
+    with listening(lambda *words: told.append(words)):
+        all_scores(Learner(todo).model, todo)
+    total = len(todo.dataset.train) + len(todo.dataset.test)
+    first, last = (
+        [words for words in told if words[0] == stage] for stage in dict.fromkeys(words[0] for words in told)
+    )
+    assert [words[2] for words in first] == [total] * len(first)
+    done = [words[1] for words in first]
+    assert done == sorted(set(done))
+    assert (done[0], done[-1], len(done)) == (0, total, 5)
+    assert last == [("fitting a linear classifier", 0, 1), ("fitting a linear classifier", 1, 1)]

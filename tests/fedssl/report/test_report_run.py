@@ -10,6 +10,7 @@ import pytest
 
 from fedssl.config import ConfigError
 from fedssl.report.run import clients_table, curve, last_by_client, read, rounds_table
+from fedssl.report.split import read_split
 
 
 def test_a_cut_last_line_is_ignored(make_run: Callable[..., Path]) -> None:
@@ -54,3 +55,16 @@ def test_clients_come_from_the_journal_without_parquet(make_run: Callable[..., P
     rebuilt = last_by_client(clients_table(read(directory)), "personal_accuracy")
     assert rebuilt.to_dict() == stored.to_dict()
     assert list(rebuilt.index) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b"PAR1 no table PAR1"])
+def test_damaged_files_are_named(make_run: Callable[..., Path], content: bytes) -> None:
+    directory = make_run()
+    for name, act in (
+        ("clients.parquet", lambda: clients_table(read(directory))),
+        ("split.npz", lambda: read_split(directory / "split.npz")),
+        ("config.yaml", lambda: read(directory)),
+    ):
+        (directory / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=rf"^report='.*{name}'"):
+            act()

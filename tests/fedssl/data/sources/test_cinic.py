@@ -35,6 +35,13 @@ def test_pictures_come_by_class_and_file_name(folder):
     np.testing.assert_array_equal(some.train.x, [each for row, each in enumerate(expected) if row % 3 < 2])
 
 
+def test_hidden_files_are_passed_over(folder):
+    before = Cinic10(path=str(folder)).fingerprint()
+    (folder / "train" / "ship" / "._9.png").write_bytes(b"\x00\x05\x16\x07")
+    assert Cinic10(path=str(folder)).fingerprint() == before
+    assert len(Cinic10(path=str(folder)).read().train) == 30
+
+
 def test_the_fingerprint_follows_the_names_and_options(folder):
     before = Cinic10(path=str(folder)).fingerprint()
     assert Cinic10(path=str(folder), per_class=1).fingerprint() != before
