@@ -12,7 +12,9 @@ from fedssl.models.base import Outputs
 
 COSINE_SCALE = 10.0
 _NUM_GROUPS = 2
-_NARROW = 8
+_AVX2_BLOCK, _AVX512_BLOCK = 8, 16
+# Pixels of output that one thread takes in one piece on any processor: 32 KiB of cache hold 512 of 16 floats.
+_WHOLE_IMAGE = 512
 
 
 def _norm(channels: int, kind: str) -> nn.Module:
@@ -25,16 +27,27 @@ def _conv3x3(channels_in: int, channels_out: int, stride: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
-class _ThinnedConv(nn.Conv2d):
-    """A strided 1x1 convolution of fewer than 8 channels, as one without a stride of every second pixel: the same bits.
+class _NarrowConv(nn.Conv2d):
+    """A strided 1x1 convolution of fewer than 16 channels that takes every second pixel first where oneDNN overruns.
 
-    On processors with AVX2 alone oneDNN writes past its memory in the strided one's gradient (its issue 6035).
+    oneDNN's gradient of its weight takes `channels` floats a pixel as workspace and writes blocks of 8 (AVX2) or 16
+    (AVX-512), from the second piece of an image on past its end: the process dies (its issue 6035, docs/running.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the convolution's output."""
+        """Return the convolution's output."""
+        if not self._overruns(x):
+            return super().forward(x)
         rows, columns = self.stride
         return functional.conv2d(x[..., ::rows, ::columns], self.weight)
+
+    def _overruns(self, x: Tensor) -> bool:
+        """Tell whether an image may be cut into pieces; elsewhere the strided convolution's bits are kept."""
+        if self.in_channels < _AVX2_BLOCK:
+            return True
+        rows, columns = self.stride
+        pixels, rest = x.shape[-2] // rows * (x.shape[-1] // columns), x.shape[-2] % rows + x.shape[-1] % columns
+        return x.device.type == "cpu" and not rest and (pixels > _WHOLE_IMAGE or torch.get_num_threads() > 1)
 
 
 class BasicBlock(nn.Module):
@@ -48,7 +61,7 @@ class BasicBlock(nn.Module):
         self.norm2 = _norm(channels_out, norm)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
-            kind = _ThinnedConv if channels_in < _NARROW and stride > 1 else nn.Conv2d
+            kind = _NarrowConv if channels_in < _AVX512_BLOCK and stride > 1 else nn.Conv2d
             conv = kind(channels_in, channels_out, 1, stride, bias=False)
             self.shortcut = nn.Sequential(conv, _norm(channels_out, norm))
 
