@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.stages import heard_by
+from simulations.engine.start import THREAD
 from simulations.failures import show_failure
 from simulations.lazy import defer
 
@@ -98,15 +99,18 @@ def entry() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
     code = main(sys.argv[1:])
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    if any(map(_is_left_over, threading.enumerate())):
         leave(code)
     sys.exit(code)
 
 
+def _is_left_over(thread: threading.Thread) -> bool:
+    """Say whether a thread would keep the process: of an interrupted Flower runtime, or a Ray that still starts."""
+    return thread is not threading.main_thread() and (not thread.daemon or thread.name == THREAD)
+
+
 def leave(code: int) -> None:
-    """End at once: an interrupted Flower runtime leaves threads behind that would keep the process for minutes."""
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+    """End at once; Linux, or a process that Ray has for this, ends those of a Ray that still starts."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -6,18 +6,18 @@ import dataclasses
 import datetime
 import json
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fedssl.config import ConfigError, Engine, Experiment, Logger, from_dict, to_json
+from fedssl.config import ConfigError, Experiment, Logger, from_dict
 from simulations.compose import check, compose_experiment, unique
+from simulations.engine.choose import begun
+from simulations.unbegun import made
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fedssl.partition.split import Split
     from fedssl.predictor import Predictor
     from server.app import Watcher
+    from simulations.engine.choose import Run
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,16 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
         check_out(experiment.out)
     doubts = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
-    experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
+    with begun(experiment) as run:
+        experiment = experiment if resume else replace(experiment, out=str(_free(experiment)))
+        directory = Path(experiment.out)
+        with nullcontext() if resume else made(directory):
+            _execute(experiment, run, watcher, doubts, resume=resume)
+    return Result(directory)
+
+
+def _execute(experiment: Experiment, run: Run, watcher: Watcher | None, doubts: list[str], *, resume: bool) -> None:
+    """Run in the directory that is there, to the report."""
     directory = Path(experiment.out)
     if resume:
         resume = _has_checkpoint(directory)
@@ -103,7 +113,7 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
         for doubt in doubts:
             seen.warn(doubt)
         try:
-            _run(experiment, seen, resume=resume)
+            run(experiment, seen, resume)
         except KeyboardInterrupt:
             # Drawing takes longer than a person waits after Ctrl-C.
             seen.warn(f"stopped; to go on: fedssl run resume={directory}; to see it: fedssl report {directory}")
@@ -112,7 +122,6 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
             _report(directory, seen)
             raise
         _report(directory, seen)
-    return Result(directory)
 
 
 def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
@@ -234,58 +243,8 @@ def _has_checkpoint(directory: Path) -> bool:
     return any((directory / "checkpoint").glob("round-*"))
 
 
-def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
-    text = to_json(experiment)
-    if experiment.engine.name == "flower":
-        from simulations.engine import flower
-
-        flower.run(experiment, text, watcher, resume=resume)
-        return
-    from server.app import create_app
-    from simulations.engine.grid import Executor, LocalGrid
-    from simulations.engine.internals import server_context
-
-    executor: Executor
-    if experiment.engine.name == "inline":
-        from simulations.engine.inline import InlineExecutor
-
-        executor = InlineExecutor(experiment.clients)
-    else:
-        from simulations.engine.ray import RayExecutor
-
-        engine: Engine = experiment.engine
-        with _own_sigterm():
-            executor = RayExecutor(experiment.clients, for_workers(experiment), engine.workers, engine.address)
-    try:
-        grid = LocalGrid(experiment.clients, executor)
-        grid.on_reply = watcher.client
-        create_app(watcher)(grid, server_context(text, resume=resume))
-    finally:
-        executor.close()
-
-
-def for_workers(experiment: Experiment) -> str:
-    """Give the JSON that messages will carry, so that a worker warmed with it builds its runtime once."""
-    from fedssl.runtime import choose_device, resolve_precision
-    from server.app import for_clients
-
-    precision = resolve_precision(experiment.precision, choose_device(experiment.device))
-    return to_json(for_clients(replace(experiment, precision=precision)))
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM: Ray puts in its own, which ends without a summary."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _directory(experiment: Experiment) -> Path:
-    """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
+def _free(experiment: Experiment) -> Path:
+    """Return the run directory, which is to be made. Raises ConfigError if it holds something."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = Path(experiment.out or f"runs/{stamp}-{experiment.method['name']}")
     path = base
@@ -294,10 +253,6 @@ def _directory(experiment: Experiment) -> Path:
         path = base.with_name(f"{base.name}-{number}")
         number += 1
     check_out(str(path))
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("out", str(path), f"a folder that can be made ({error.strerror})") from None
     return path
 
 
@@ -313,7 +268,9 @@ def check_out(out: str) -> None:
 
 def plan(experiment: Experiment) -> None:
     """Make the directory of a run that `execute` will be given to resume, before its first round."""
-    _describe(_directory(experiment), experiment)
+    directory = _free(experiment)
+    with made(directory):
+        _describe(directory, experiment)
 
 
 def _describe(directory: Path, experiment: Experiment) -> None:

@@ -15,7 +15,8 @@ from fedssl.predictor import load
 from simulations import simulate
 from simulations.cli import main
 from simulations.compose import compose_experiment
-from simulations.run import Result, execute, for_workers
+from simulations.engine.choose import for_workers
+from simulations.run import Result, execute
 
 SMALL = "method=fixmatch data=digits partition=iid labels=client_rate model=mlp model.hidden=8 clients=3 engine=inline"
 FILES = [
