@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.stages import heard_by
-from simulations.engine.start import THREAD
+from simulations.engine.start import THREADS
 from simulations.failures import show_failure
 from simulations.lazy import defer
 
@@ -98,6 +99,9 @@ def _interrupt(number: int, frame: object) -> None:
 def entry() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Clients may run in this process: a crash in native code tells its place at least.
+    if sys.stderr is not None:
+        faulthandler.enable(all_threads=False)
     code = main(sys.argv[1:])
     if any(map(_is_left_over, threading.enumerate())):
         leave(code)
@@ -105,8 +109,8 @@ def entry() -> None:
 
 
 def _is_left_over(thread: threading.Thread) -> bool:
-    """Say whether a thread would keep the process: of an interrupted Flower runtime, or a Ray that still starts."""
-    return thread is not threading.main_thread() and (not thread.daemon or thread.name == THREAD)
+    """Say whether a thread would keep the process: of an interrupted Flower runtime, a client, a Ray that starts."""
+    return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith(THREADS))
 
 
 def leave(code: int) -> None:

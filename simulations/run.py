@@ -90,7 +90,7 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
         check_out(experiment.out)
     doubts = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
-    with begun(experiment) as run:
+    with begun(experiment, apart=resume and _was_killed(Path(experiment.out))) as run:
         experiment = experiment if resume else replace(experiment, out=str(_free(experiment)))
         directory = Path(experiment.out)
         with nullcontext() if resume else made(directory):
@@ -264,6 +264,11 @@ def check_out(out: str) -> None:
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise ConfigError("out", out, f"a folder that can be made, which {nearest} does not allow")
+
+
+def _was_killed(directory: Path) -> bool:
+    """Say whether a run ended without a word, as when a client crashed in this process."""
+    return (directory / "split.npz").exists() and not (directory / "summary.json").exists()
 
 
 def plan(experiment: Experiment) -> None:

@@ -20,14 +20,13 @@ Run = Callable[[Experiment, "Watcher", bool], None]
 
 
 @contextmanager
-def begun(experiment: Experiment) -> Iterator[Run]:
-    """Yield what runs the experiment, its Ray started. Raises ConfigError, EngineError."""
-    engine = experiment.engine
-    if engine.name == "inline":
-        from simulations.engine.inline import InlineExecutor
+def begun(experiment: Experiment, *, apart: bool) -> Iterator[Run]:
+    """Yield what runs the experiment; with `apart`, or as `engine.start` says, Ray is started before.
 
-        yield _on(InlineExecutor(experiment.clients))
-    elif engine.name == "flower":
+    Raises ConfigError, EngineError.
+    """
+    engine = experiment.engine
+    if engine.name == "flower":
         from simulations.engine import flower
 
         start = RayStart(flower.workers(experiment), engine.address, lambda: None)
@@ -36,12 +35,40 @@ def begun(experiment: Experiment) -> Iterator[Run]:
             yield flower.run
         finally:
             start.close()
-    else:
-        start = RayStart(max(os.cpu_count() or 1, engine.workers), engine.address, lambda: _workers(experiment))
+        return
+    if engine.name == "inline" or engine.start == "never":
+        from simulations.engine.inline import InlineExecutor
+
+        yield _on(InlineExecutor(experiment.clients))
+    elif engine.start == "at_once" or engine.workers or engine.address or apart:
+        start = _start(experiment)
         try:
             yield _on(start.result())
         finally:
             start.close()
+    else:
+        yield from _beside(experiment)
+
+
+def _beside(experiment: Experiment) -> Iterator[Run]:
+    from simulations.engine.handover import HandoverExecutor
+
+    cores = os.cpu_count() or 1
+    made = HandoverExecutor(experiment.clients, for_workers(experiment), lambda: _start(experiment), cores)
+
+    def run(experiment: Experiment, watcher: Watcher, resume: bool) -> None:
+        made.note, made.warn = watcher.note, watcher.warn
+        _on(made)(experiment, watcher, resume)
+
+    try:
+        yield run
+    finally:
+        made.close()
+
+
+def _start(experiment: Experiment) -> RayStart:
+    cpus = max(os.cpu_count() or 1, experiment.engine.workers)
+    return RayStart(cpus, experiment.engine.address, lambda: _workers(experiment))
 
 
 def _workers(experiment: Experiment) -> Executor:

@@ -253,6 +253,10 @@ class RayExecutor:
         if missing:
             raise EngineError(f"{len(missing)} of {len(refs)} workers did not start within {START_SECONDS:g} s")
         here = ray.get_runtime_context().get_node_id()
-        for actor, (node, process) in zip(actors, ray.get(refs), strict=True):
+        try:
+            places = ray.get(refs)
+        except RayError as error:
+            raise EngineError(f"a worker could not start: {error}") from None
+        for actor, (node, process) in zip(actors, places, strict=True):
             actor.process = process if node == here else 0
         self.actors.extend(actors)

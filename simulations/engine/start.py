@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -15,7 +16,9 @@ START_SECONDS = 120.0
 JOIN_SECONDS = 30.0
 """Ray itself would try a silent address for ten minutes."""
 CONNECT_SECONDS = 10.0
-THREAD = "fedssl-ray"
+LOOK_SECONDS = 0.1
+THREADS = "fedssl"
+"""What the names of threads begin with that must not keep a process that is to end."""
 
 _one_at_a_time = threading.Lock()
 _told: list[Any] = []
@@ -45,33 +48,38 @@ class RayStart:
         self._owns_ray = False
         self._up, self._done, self._left = threading.Event(), threading.Event(), threading.Event()
         self._lock = threading.Lock()
+        self._began = time.monotonic()
         # A daemon: Ray's own start cannot be broken off, and must not keep a process that is to end.
-        self._thread = threading.Thread(target=self._begin, name=THREAD, daemon=True)
+        self._thread = threading.Thread(target=self._begin, name=f"{THREADS}-ray", daemon=True)
         self._thread.start()
 
-    @property
-    def finished(self) -> bool:
-        """Say whether the start has ended, well or not."""
-        return self._done.is_set()
-
-    def result(self) -> Any:
-        """Wait for what was made. Raises EngineError or ConfigError if it failed or took too long."""
+    def poll(self, seconds: float = 0.0) -> Any:
+        """Return what was made, None if that takes longer than `seconds`. Raises EngineError or what it failed by."""
+        if self._done.wait(seconds):
+            if self._error is not None:
+                raise self._error
+            return self._made
+        waited = time.monotonic() - self._began
         limit = CONNECT_SECONDS + JOIN_SECONDS if self.address else START_SECONDS
-        if not self._up.wait(limit):
+        if waited > limit and not self._up.is_set():
             if self.address:
                 raise EngineError(f"engine.address={self.address!r}: something listens there that is no Ray cluster")
             raise EngineError(f"Ray did not start within {limit:g} s; engine=inline needs no Ray")
-        if not self._done.wait(START_SECONDS + CONNECT_SECONDS):
+        if waited > limit + START_SECONDS:
             raise EngineError(f"the workers did not start within {START_SECONDS:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._made
+        return None
+
+    def result(self) -> Any:
+        """Wait for what was made. Raises EngineError or what it failed by."""
+        while not self._done.is_set():
+            self.poll(LOOK_SECONDS)
+        return self.poll()
 
     def close(self) -> None:
         """End what was made, and Ray if it was begun here; a start that still goes on ends so by itself."""
         with self._lock:
             self._left.set()
-            finished = self.finished
+            finished = self._done.is_set()
         if finished:
             self._end()
             self._thread.join(1)
@@ -87,7 +95,6 @@ class RayStart:
                 self._error = error
             with self._lock:
                 self._done.set()
-                self._up.set()
                 left = self._left.is_set()
             if left:
                 self._end()

@@ -37,7 +37,7 @@ DRAWN = ("figures", "report.html")
 SUMMARY = [
     *("method", "data", "seed", "rounds", "final", "best", "clients", "bytes_up", "bytes_down", "wall_seconds"),
     *("seconds_per_round", "weights_sha256", "memory_sha256", "split_sha256", "engine", "workers", "precision"),
-    *("status", "main_metric"),
+    *("status", "main_metric", "handover_round"),
 ]
 
 
