@@ -34,6 +34,9 @@ class Clock:
         del record
         self.ends.append(time.perf_counter())
 
+    def note(self, line: str) -> None:
+        pass
+
     def warn(self, line: str) -> None:
         print(line, file=sys.stderr)
 

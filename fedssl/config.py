@@ -145,6 +145,12 @@ class Engine:
     name: str = option("ray", "what runs the clients", choices=("ray", "inline", "flower"))
     workers: int = option(0, "worker processes; 0 = one a core", low=0, high=4096)
     address: str = option("", "`auto` or host:port joins a running Ray cluster; empty starts one")
+    start: str = option(
+        "auto",
+        "when Ray starts: `at_once`, before the first round; `never`; `auto`, beside the first rounds once the rest is "
+        "worth it, at once if workers or address are given",
+        choices=("auto", "at_once", "never"),
+    )
 
 
 @dataclass

@@ -48,6 +48,9 @@ class Watcher(Protocol):
     def round(self, record: dict[str, Any]) -> None:
         """Note a finished round's record."""
 
+    def note(self, line: str) -> None:
+        """Show one line of what goes on."""
+
     def warn(self, line: str) -> None:
         """Show one line that the user must see."""
 
@@ -65,6 +68,9 @@ class Silence:
         """Do nothing."""
 
     def round(self, record: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def note(self, line: str) -> None:
         """Do nothing."""
 
     def warn(self, line: str) -> None:
@@ -315,6 +321,7 @@ class ServerRun:
             "status": status,
             "warnings": check_dataset(self.dataset),
             "workers": getattr(grid, "num_workers", 0),
+            "handover_round": getattr(grid, "handover_round", None),
             "split_sha256": self.split.sha256,
             "weights_sha256": weights_sha256(self.finished) if begun else None,
             "memory_sha256": self._memory_sha256(grid) if status == "done" else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.progress import listening
+from simulations.engine.start import THREADS
 from simulations.failures import show_failure
 from simulations.lazy import defer
 from simulations.streams import outlast_readers
@@ -108,16 +110,22 @@ def entry() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
     outlast_readers(sys.argv[1:])
+    # Clients may run in this process: a crash in native code tells its place at least.
+    if sys.stderr is not None:
+        faulthandler.enable(all_threads=False)
     code = main(sys.argv[1:])
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+    if any(map(_is_left_over, threading.enumerate())):
         leave(code)
     sys.exit(code)
 
 
+def _is_left_over(thread: threading.Thread) -> bool:
+    """Say whether a thread would keep the process: of an interrupted Flower runtime, a client, a Ray that starts."""
+    return thread is not threading.main_thread() and (not thread.daemon or thread.name.startswith(THREADS))
+
+
 def leave(code: int) -> None:
-    """End at once: an interrupted Flower runtime leaves threads behind that would keep the process for minutes."""
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
+    """End at once; Linux, or a process that Ray has for this, ends those of a Ray that still starts."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -46,6 +46,10 @@ class Scribe:
         finally:
             self.watcher.round(record)
 
+    def note(self, line: str) -> None:
+        """Hand on."""
+        self.watcher.note(line)
+
     def warn(self, line: str) -> None:
         """Hand on."""
         self.watcher.warn(line)

@@ -105,6 +105,10 @@ class Display:
         line = f"round {number}/{self.rounds}  {answers}  {scores}  {record['seconds']:.1f} s, {left}"
         self.console.print(line, highlight=False)
 
+    def note(self, line: str) -> None:
+        """Show one line of what goes on."""
+        self.console.print(line, markup=False, highlight=False)
+
     def warn(self, line: str) -> None:
         """Show one line that the user must see, on standard error: above the bar where both are the terminal."""
         console = self.console if self.bar is not None and self.errors.is_terminal else self.errors

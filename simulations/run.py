@@ -6,8 +6,6 @@ import dataclasses
 import datetime
 import json
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fedssl.config import ConfigError, Engine, Experiment, Logger, from_dict, to_json
+from fedssl.config import ConfigError, Experiment, Logger, from_dict
 from simulations.compose import check, compose_experiment, unique
+from simulations.engine.choose import begun
 from simulations.folders import made, new_folder, sole_writer
+from simulations.unbegun import missing, removed_unless_begun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fedssl.predict.detector import BoxPredictor
     from fedssl.tasks.base import Task
     from server.app import Watcher
+    from simulations.engine.choose import Run
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,16 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
         check_out(experiment.out)
     warnings = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
-    experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
-    directory = Path(experiment.out)
-    with sole_writer(directory, "resume" if resume else "out"):
-        if not resume:
-            check_out(experiment.out)
-        return _execute(experiment, warnings, watcher, resume=resume)
+    place = _resumed_directory if resume else _new_directory
+    with begun(experiment, apart=resume and _was_killed(Path(experiment.out))) as run, place(experiment) as directory:
+        _execute(replace(experiment, out=str(directory)), run, watcher, warnings, resume=resume)
+    return Result(directory)
 
 
-def _execute(experiment: Experiment, warnings: Sequence[str], watcher: Watcher | None, *, resume: bool) -> Result:
+def _execute(
+    experiment: Experiment, run: Run, watcher: Watcher | None, warnings: Sequence[str], *, resume: bool
+) -> None:
+    """Run in the directory that is there, to the report."""
     directory = Path(experiment.out)
     if resume:
         resume = _has_checkpoint(directory)
@@ -115,7 +117,7 @@ def _execute(experiment: Experiment, warnings: Sequence[str], watcher: Watcher |
         for warning in warnings:
             seen.warn(warning)
         try:
-            _run(experiment, seen, resume=resume)
+            run(experiment, seen, resume)
         except KeyboardInterrupt:
             # Drawing takes longer than a person waits after Ctrl-C.
             seen.warn(f"stopped; to go on: fedssl run resume={directory}; to see it: fedssl report {directory}")
@@ -124,7 +126,6 @@ def _execute(experiment: Experiment, warnings: Sequence[str], watcher: Watcher |
             _report(directory, seen)
             raise
         _report(directory, seen)
-    return Result(directory)
 
 
 def prepare(experiment: Experiment, *, resume: bool = False) -> list[str]:
@@ -253,62 +254,28 @@ def _has_checkpoint(directory: Path) -> bool:
     return any((directory / "checkpoint").glob("round-*"))
 
 
-def _run(experiment: Experiment, watcher: Watcher, *, resume: bool) -> None:
-    text = to_json(experiment)
-    if experiment.engine.name == "flower":
-        from simulations.engine import flower
-
-        flower.run(experiment, text, watcher, resume=resume)
-        return
-    from server.app import create_app
-    from simulations.engine.grid import Executor, LocalGrid
-    from simulations.engine.internals import server_context
-
-    executor: Executor
-    if experiment.engine.name == "inline":
-        from simulations.engine.inline import InlineExecutor
-
-        executor = InlineExecutor(experiment.clients)
-    else:
-        from simulations.engine.ray import RayExecutor
-
-        engine: Engine = experiment.engine
-        with _own_sigterm():
-            executor = RayExecutor(experiment.clients, for_workers(experiment), engine.workers, engine.address)
-    try:
-        grid = LocalGrid(experiment.clients, executor)
-        grid.on_reply = watcher.client
-        create_app(watcher)(grid, server_context(text, resume=resume))
-    finally:
-        executor.close()
-
-
-def for_workers(experiment: Experiment) -> str:
-    """Give the JSON that messages will carry, so that a worker warmed with it builds its runtime once."""
-    from fedssl.runtime import choose_device, resolve_precision
-    from server.app import for_clients
-
-    precision = resolve_precision(experiment.precision, choose_device(experiment.device))
-    return to_json(for_clients(replace(experiment, precision=precision)))
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM: Ray puts in its own, which ends without a summary."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
 def _directory(experiment: Experiment) -> Path:
     """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
     if not experiment.out:
         return new_folder(Path(f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}-{experiment.method['name']}"))
     check_out(experiment.out)
     return made(Path(experiment.out))
+
+
+@contextmanager
+def _resumed_directory(experiment: Experiment) -> Iterator[Path]:
+    with sole_writer(Path(experiment.out), "resume"):
+        yield Path(experiment.out)
+
+
+@contextmanager
+def _new_directory(experiment: Experiment) -> Iterator[Path]:
+    """Make the run directory for this process alone; nothing of it stays if the run fails before it has begun."""
+    new = missing(Path(experiment.out or "runs"))
+    directory = _directory(experiment)
+    with sole_writer(directory), removed_unless_begun(directory, new if experiment.out else [directory, *new]):
+        check_out(str(directory))
+        yield directory
 
 
 def check_out(out: str) -> None:
@@ -321,9 +288,15 @@ def check_out(out: str) -> None:
         raise ConfigError("out", out, f"a folder that can be made, which {nearest} does not allow")
 
 
+def _was_killed(directory: Path) -> bool:
+    """Say whether a run ended without a word, as when a client crashed in this process."""
+    return (directory / "split.npz").exists() and not (directory / "summary.json").exists()
+
+
 def plan(experiment: Experiment) -> None:
     """Make the directory of a run that `execute` will be given to resume, before its first round."""
-    _describe(_directory(experiment), experiment)
+    with _new_directory(experiment) as directory:
+        _describe(directory, experiment)
 
 
 def _describe(directory: Path, experiment: Experiment) -> None:

@@ -15,18 +15,20 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from clients.app import create_app
-from fedssl.config import Experiment
+from fedssl.config import Experiment, to_json
 from server.app import Watcher
 from server.app import create_app as create_server
-from simulations.engine.ray import EngineError
+from simulations.engine.start import EngineError
 
 POLL_SECONDS = 0.1
 """Flower's own interval."""
 END_SECONDS = 5.0
+RESOURCES: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
 
 
-def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) -> None:
-    """Run to the end. Raises what the server raised, and EngineError if the runtime broke down."""
+def run(experiment: Experiment, watcher: Watcher, resume: bool) -> None:
+    """Run to the end on the Ray that runs. Raises what the server raised; EngineError if the runtime broke down."""
+    text = to_json(experiment)
     stop, ended, interrupted = threading.Event(), threading.Event(), threading.Event()
     failures: list[BaseException] = []
     server = create_server(watcher)
@@ -37,7 +39,7 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
         # run_simulation hands over no run_config, so it is set here.
         context.run_config = {"experiment": text, "resume": resume}
         grid.send_and_receive = _until(stop, interrupted, grid)  # type: ignore[method-assign]
-        grid.num_workers = _workers(experiment)  # type: ignore[attr-defined]
+        grid.num_workers = workers(experiment)  # type: ignore[attr-defined]
         try:
             server(grid, context)
         except BaseException as error:
@@ -49,7 +51,7 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run_simulation(app, create_app(), num_supernodes=experiment.clients, backend_config=_backend(experiment))
+            run_simulation(app, create_app(), num_supernodes=experiment.clients, backend_config=RESOURCES)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             interrupted.set()
@@ -62,14 +64,8 @@ def run(experiment: Experiment, text: str, watcher: Watcher, *, resume: bool) ->
         raise failures[0]
 
 
-def _backend(experiment: Experiment) -> Any:
-    return {
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-        "init_args": {"num_cpus": _workers(experiment), "include_dashboard": False, "log_to_driver": False},
-    }
-
-
-def _workers(experiment: Experiment) -> int:
+def workers(experiment: Experiment) -> int:
+    """Return the number of processes that run clients."""
     return experiment.engine.workers or os.cpu_count() or 1
 
 

@@ -41,7 +41,9 @@ class Answer:
 class Executor(Protocol):
     """Runs clients; gives one answer a task, in any order, within the timeout."""
 
-    num_workers: int
+    @property
+    def num_workers(self) -> int:
+        """Return the number of processes that run clients."""
 
     def run(self, tasks: list[ClientTask], timeout: float) -> Iterator[Answer]:
         """Run the tasks; a client that fails or is late is answered for by an error."""
@@ -66,6 +68,11 @@ class LocalGrid(Grid):
     def num_workers(self) -> int:
         """Give the number of processes that run clients."""
         return self.executor.num_workers
+
+    @property
+    def handover_round(self) -> int | None:
+        """Return the round in which workers took over from this process, None if they did not."""
+        return getattr(self.executor, "handover_round", None)
 
     def set_run(self, run: Run) -> None:
         """Set the run that this grid serves."""

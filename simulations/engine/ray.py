@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import math
 import os
 import statistics
@@ -17,17 +18,14 @@ from ray.exceptions import RayError
 from fedssl.assembly import ALLOW_CODE
 from fedssl.wire import filled
 from simulations.engine import internals
+from simulations.engine.autopsy import ADVICE, Death, autopsy, count_oom_kills
 from simulations.engine.grid import Answer, ClientTask
+from simulations.engine.start import START_SECONDS, EngineError
 
-START_SECONDS = 120.0
 LOOK_SECONDS = 15.0
 FETCH_SECONDS = 300.0
 SMALL_SECONDS = 0.05
 MAX_DEATHS = 2
-
-
-class EngineError(RuntimeError):
-    """The engine cannot run clients at all."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Worker:
     """Acts for one client after another; lives as long as the run and keeps its model and data."""
 
     def __init__(self, num_clients: int, experiment: str) -> None:
+        faulthandler.enable(all_threads=False)
         os.environ[ALLOW_CODE] = "1"
         internals.identify()
         from clients import app
@@ -94,20 +93,6 @@ class Worker:
         return message
 
 
-def start_ray(workers: int, address: str) -> None:
-    """Start Ray on this machine, or join the cluster at `address`. Raises EngineError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray runs its workers at niceness 15: beside any other process they would hardly move.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    cores = os.cpu_count() or 1
-    settings: dict[str, Any] = {"address": address} if address else {"num_cpus": max(cores, workers)}
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"engine.address={address!r}: {error}") from None
-
-
 @dataclass
 class _Actor:
     handle: Any
@@ -125,19 +110,19 @@ def check_alive(actors: Iterable[_Actor]) -> None:
 
 
 class RayExecutor:
-    """Hands batches of clients to workers; every wait has a deadline."""
+    """Hands batches of clients to workers of the Ray that runs; every wait has a deadline."""
 
-    def __init__(self, num_clients: int, experiment: str, workers: int = 0, address: str = "") -> None:
+    def __init__(self, num_clients: int, experiment: str, workers: int = 0) -> None:
         self.num_clients = num_clients
         self.experiment = experiment
-        self.owns_ray = not ray.is_initialized()
-        if self.owns_ray:
-            start_ray(workers, address)
         self.num_workers = workers or max(1, min(num_clients, int(ray.cluster_resources().get("CPU", 1))))
         self.actors: list[_Actor] = []
         self.seconds: dict[int, float] = {}
         self.usual = math.inf
         self.store: dict[int, tuple[ArrayRecord, Shared]] = {}
+        self.answered = False
+        self.oom_kills = count_oom_kills()
+        self.last_death: tuple[Death, frozenset[int]] | None = None
         try:
             self._start([self._spawn() for _ in range(self.num_workers)])
         except BaseException:
@@ -175,6 +160,7 @@ class RayExecutor:
                 idle.append(self.actors[-1])
                 continue
             idle.append(actor)
+            self.answered = True
             for task, (reply, seconds), state in zip(actor.batch, replies, states, strict=True):
                 self.seconds[task.client_id] = seconds
                 yield Answer(task.client_id, reply, state)
@@ -183,12 +169,10 @@ class RayExecutor:
         self._forget()
 
     def close(self) -> None:
-        """End the workers, and Ray if this executor started it."""
+        """End the workers."""
         for actor in self.actors:
             ray.kill(actor.handle)
         self.actors = []
-        if self.owns_ray:
-            ray.shutdown()
 
     def _expected(self, task: ClientTask) -> float:
         """Give the seconds that the client took last time; an unknown one counts as the last round's middle one."""
@@ -227,16 +211,28 @@ class RayExecutor:
     ) -> Iterator[Answer]:
         """Replace a dead worker; its clients run again one by one, but none that killed two."""
         self.actors.remove(actor)
+        death = autopsy(actor.process, error, self.oom_kills)
+        self.oom_kills = count_oom_kills()
+        self._check_others(death, frozenset(task.client_id for task in actor.batch))
         # It may live on after an error of another kind, and would keep its CPU from the new one.
         ray.kill(actor.handle)
         self._start([self._spawn()])
         for task in actor.batch:
             deaths[task.client_id] = deaths.get(task.client_id, 0) + 1
             if deaths[task.client_id] >= MAX_DEATHS:
-                reason = f"its worker died {MAX_DEATHS} times: {type(error).__name__}: {error}"
+                reason = f"{death.trace}\nits worker died {MAX_DEATHS} times: {death.line}; {ADVICE}".strip()
                 yield Answer(task.client_id, internals.error_reply(task.message, reason), None)
             else:
                 queue.append(task)
+
+    def _check_others(self, death: Death, clients: frozenset[int]) -> None:
+        """Raise EngineError if workers die alike at one client after the other, before any has answered."""
+        last, self.last_death = self.last_death, (death, clients)
+        if self.answered or last is None or last[0] != death or last[1] & clients:
+            return
+        names = " and ".join(str(client) for client in sorted(last[1] | clients))
+        line = f"every worker dies at its client (first {names}): {death.line}; {ADVICE}"
+        raise EngineError(f"{line}\n{death.trace}".strip())
 
     def _late(self, queue: list[ClientTask], pending: dict[Any, _Actor]) -> Iterator[Answer]:
         """Answer for all that is not done, and replace the workers that are still at it."""
@@ -259,6 +255,10 @@ class RayExecutor:
         if missing:
             raise EngineError(f"{len(missing)} of {len(refs)} workers did not start within {START_SECONDS:g} s")
         here = ray.get_runtime_context().get_node_id()
-        for actor, (node, process) in zip(actors, ray.get(refs), strict=True):
+        try:
+            places = ray.get(refs)
+        except RayError as error:
+            raise EngineError(f"a worker could not start: {error}") from None
+        for actor, (node, process) in zip(actors, places, strict=True):
             actor.process = process if node == here else 0
         self.actors.extend(actors)

@@ -15,7 +15,8 @@ from fedssl.predict.load import load
 from simulations import simulate
 from simulations.cli import main
 from simulations.compose import compose_experiment
-from simulations.run import Result, execute, for_workers
+from simulations.engine.choose import for_workers
+from simulations.run import Result, execute
 
 SMALL = "method=fixmatch data=digits partition=iid labels=client_rate model=mlp model.hidden=8 clients=3 engine=inline"
 FILES = [
@@ -36,7 +37,7 @@ DRAWN = ("figures", "report.html")
 SUMMARY = [
     *("method", "data", "seed", "rounds", "final", "best", "clients", "bytes_up", "bytes_down", "wall_seconds"),
     *("seconds_per_round", "weights_sha256", "memory_sha256", "split_sha256", "engine", "workers", "precision"),
-    *("status", "main_metric", "warnings"),
+    *("status", "main_metric", "warnings", "handover_round"),
 ]
 
 

@@ -82,3 +82,55 @@ def test_a_signal_ends_a_run_and_all_its_processes(tmp_path: Path, number: int, 
     # The signal may fall between the journal's line and the checkpoint.
     assert stopped["rounds"] - checkpoint.load(out / "checkpoint")[0].round_ in (0, 1)
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+STOPS = {
+    # While Ray starts before the first round: there is nothing yet to go on with.
+    "at_once": (["engine.start=at_once"], signal.SIGINT, "gcs_server", False),
+    # While Ray starts beside the rounds.
+    "beside": ([], signal.SIGINT, "gcs_server", True),
+    # After workers have taken over.
+    "after": ([], signal.SIGTERM, "workers take over", True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("case", STOPS)
+def test_a_signal_about_the_start_of_ray_leaves_no_process(tmp_path: Path, case: str) -> None:
+    words, number, sign, begun = STOPS[case]
+    out, log = tmp_path / "run", tmp_path / "log"
+    program = Path(sys.executable).with_name("fedssl")
+    with log.open("w") as file:
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        command = [program, "run", *SMALL.split(), f"out={out}", *words]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file, preexec_fn=heard)
+    try:
+        end = time.monotonic() + 120
+        while not (sign in log.read_text() or any(sign in name(pid) for pid in family(process.pid))):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        children = family(process.pid)
+        os.kill(process.pid, number)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    assert code == 130, log.read_text()[-2000:]
+    assert "Traceback" not in log.read_text()
+    end = time.monotonic() + 10
+    while (left := [pid for pid in children if alive(pid)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
+    assert out.exists() == begun
+    if begun:
+        assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+
+
+def name(pid: int) -> str:
+    """Give the program of a process, empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+    except OSError:
+        return ""

@@ -15,9 +15,9 @@ def ray_session() -> Iterator[None]:
     """One Ray for all tests; executors that find it running leave it running."""
     import ray
 
-    from simulations.engine.ray import start_ray
+    from simulations.engine.start import start_ray
 
-    start_ray(3, "")
+    start_ray(3)
     yield
     ray.shutdown()
 

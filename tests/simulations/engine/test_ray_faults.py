@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from simulations.engine.start import EngineError
 from simulations.run import Result
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
@@ -59,6 +60,34 @@ def test_a_client_that_kills_two_workers_is_reported_and_the_round_goes_on(run_s
     result = run_small(*faulty("killed_always", "os._exit(3)"), "rounds=1", engine="ray", workers=2)
     assert failures(result) == [{"1"}]
     assert "worker died 2 times" in result.rounds["failed.1"][0]
+
+
+SEGFAULT = """with open(self.marker, "a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGSEGV)"""
+
+
+def test_a_clients_crash_is_told_with_its_signal_and_its_place(run_small: Any, faulty: Any) -> None:
+    result = run_small(*faulty("crashes", SEGFAULT), "rounds=1", engine="ray", workers=2)
+    assert failures(result) == [{"1"}]
+    reason = result.rounds["failed.1"][0]
+    assert "died 2 times: SIGSEGV in train_client (crashes.py:" in reason.splitlines()[-1]
+    assert 'crashes.py", line' in reason
+
+
+@pytest.mark.parametrize("fault", [SEGFAULT, SEGFAULT.replace("os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)")])
+def test_clients_that_all_kill_their_workers_end_the_run_at_the_second(
+    run_small: Any, faulty: Any, tmp_path: Path, fault: str
+) -> None:
+    words = faulty(name := "all_crash" if "SIGSEGV" in fault else "all_exit", fault)
+    path = tmp_path / f"{name}.py"
+    path.write_text(path.read_text().replace("data.client_id == 1", "True"))
+    before = set(tmp_path.iterdir())
+    with pytest.raises(EngineError, match=r"every worker dies at its client \(first \d and \d\)"):
+        run_small(*words, engine="ray", workers=2)
+    # Two workers die, and the one that takes the place of the first may too.
+    assert len((tmp_path / f"{name}.marker").read_text()) <= 3
+    assert set(tmp_path.iterdir()) - before == {tmp_path / f"{name}.marker"}
 
 
 def test_a_late_client_is_left_out_and_its_worker_replaced(run_small: Any, faulty: Any) -> None:
