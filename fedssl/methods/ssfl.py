@@ -34,7 +34,7 @@ from fedssl.rng import Rng
 from fedssl.training import detector as steps
 from fedssl.training.detector import EVERYTHING, LocalModels, Phase, Supervised
 from fedssl.training.steps import check_server_data, snapshot
-from fedssl.training.warm_up import AUTO, SCORE, cached, code_of, identity, read_weights, warm_up_scores
+from fedssl.training.warm_up import AUTO, FILE_HELP, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 
 MOMENTUM, FOUND = "momentum.", "found."
 """Parts of `ServerState.extra`: the server's optimiser, and boxes found before and after the warm-up."""
@@ -71,15 +71,7 @@ class SSFL(Method):
     )
     warm_up: int = option(60, "epochs of the server before the first round (T0; paper: 50)", low=0)
     warm_up_ramp: int = option(100, "first steps of the warm-up, over which the learning rate rises", low=0)
-    warm_up_weights: str = option(
-        AUTO,
-        "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
-        "model.safetensors, without a neck it lacks, and without its head if that is for other classes; with "
-        "method.warm_up=0 it is the first model as it is",
-        path=True,
-        words=(AUTO,),
-        local=True,
-    )
+    warm_up_weights: str = option(AUTO, FILE_HELP, path=True, words=(AUTO,), local=True)
     anchors: str = option(
         "server", "the nine box sizes: k-means of the server's boxes, or COCO's", choices=("server", "coco")
     )

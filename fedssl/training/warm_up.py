@@ -22,6 +22,11 @@ from fedssl.training.detector import ANCHORS, BACKBONE, HEAD, is_finite, part_of
 
 FIELD = "method.warm_up_weights"
 AUTO = "auto"
+FILE_HELP = (
+    "`auto`: train the warm-up once and keep it in the cache; empty: train it; FILE: as `auto`, but from a run's "
+    "model.safetensors, without a neck it lacks, and without its head if that is for other classes; with "
+    "method.warm_up=0 it is the first model as it is"
+)
 SCORE = "warm_up_score."
 """Part of `ServerState.extra`: scores after the warm-up."""
 _FORMAT = 2
