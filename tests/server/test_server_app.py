@@ -349,8 +349,8 @@ def test_the_model_of_a_run_whose_heads_stay_at_clients_is_not_loaded(tmp_path: 
 def test_a_damaged_journal_is_named_on_resume(tmp_path: Path):
     chosen = toys.experiment(rounds=2)
     stop_at(1, chosen, tmp_path / "cut")
-    (tmp_path / "cut" / "metrics.jsonl").write_bytes(b'{"round": \xff')
-    with pytest.raises(CheckpointError, match="utf-8"):
+    (tmp_path / "cut" / "metrics.jsonl").write_bytes(b'{"round": \xff\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 1: "):
         toys.run(chosen, tmp_path / "cut", resume=True)
     (tmp_path / "cut" / "metrics.jsonl").write_text("{torn\n")
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl, line 1: "):
