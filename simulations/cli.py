@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.stages import heard_by
-from simulations.engine.start import THREADS
+from simulations.engine.start import THREADS, kill_started
 from simulations.failures import show_failure
 from simulations.lazy import defer
 
@@ -114,7 +114,8 @@ def _is_left_over(thread: threading.Thread) -> bool:
 
 
 def leave(code: int) -> None:
-    """End at once; Linux, or a process that Ray has for this, ends those of a Ray that still starts."""
+    """End at once, with what a Ray that still starts has begun."""
+    kill_started()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
