@@ -101,7 +101,7 @@ def entry() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     # Clients may run in this process: a crash in native code tells its place at least.
     if sys.stderr is not None:
-        faulthandler.enable(all_threads=False)
+        faulthandler.enable()
     code = main(sys.argv[1:])
     if any(map(_is_left_over, threading.enumerate())):
         leave(code)
