@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedssl.config import ConfigError, nearest
 from fedssl.progress import listening
-from simulations.engine.start import THREADS
+from simulations.engine.start import THREADS, kill_started
 from simulations.failures import show_failure
 from simulations.lazy import defer
 from simulations.streams import outlast_readers
@@ -112,7 +112,7 @@ def entry() -> None:
     outlast_readers(sys.argv[1:])
     # Clients may run in this process: a crash in native code tells its place at least.
     if sys.stderr is not None:
-        faulthandler.enable(all_threads=False)
+        faulthandler.enable()
     code = main(sys.argv[1:])
     if any(map(_is_left_over, threading.enumerate())):
         leave(code)
@@ -125,7 +125,8 @@ def _is_left_over(thread: threading.Thread) -> bool:
 
 
 def leave(code: int) -> None:
-    """End at once; Linux, or a process that Ray has for this, ends those of a Ray that still starts."""
+    """End at once, with what a Ray that still starts has begun."""
+    kill_started()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

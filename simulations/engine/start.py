@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from fedssl.config import ConfigError
@@ -19,6 +23,8 @@ CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 THREADS = "fedssl"
 """What the names of threads begin with that must not keep a process that is to end."""
+
+STARTING = f"{THREADS}-ray"
 
 _one_at_a_time = threading.Lock()
 _told: list[Any] = []
@@ -46,11 +52,11 @@ class RayStart:
         self._made: Closable | None = None
         self._error: BaseException | None = None
         self._owns_ray = False
-        self._up, self._done, self._left = threading.Event(), threading.Event(), threading.Event()
+        self._up, self._done, self._left, self._ended = (threading.Event() for _ in range(4))
         self._lock = threading.Lock()
         self._began = time.monotonic()
         # A daemon: Ray's own start cannot be broken off, and must not keep a process that is to end.
-        self._thread = threading.Thread(target=self._begin, name=f"{THREADS}-ray", daemon=True)
+        self._thread = threading.Thread(target=self._begin, name=STARTING, daemon=True)
         self._thread.start()
 
     def poll(self, seconds: float = 0.0) -> Any:
@@ -82,6 +88,7 @@ class RayStart:
             finished = self._done.is_set()
         if finished:
             self._end()
+            self._ended.set()
             self._thread.join(1)
 
     def _begin(self) -> None:
@@ -98,7 +105,9 @@ class RayStart:
                 left = self._left.is_set()
             if left:
                 self._end()
-        self._left.wait()
+                return
+        # Not before Ray has ended its processes in its own order: some would stay for a minute.
+        self._ended.wait()
 
     def _end(self) -> None:
         if self._made is not None:
@@ -126,7 +135,8 @@ def start_ray(cpus: int, address: str = "") -> bool:
     where: dict[str, Any] = {"address": reachable(address)} if address else {"address": "local", "num_cpus": cpus}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(**quiet, **where, job_config=_job_config())
+        with _own_sigterm():
+            ray.init(**quiet, **where, job_config=_job_config())
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         cause = f"engine.address={address!r}: {reason}" if address else f"Ray could not start: {reason}"
@@ -138,6 +148,20 @@ def start_ray(cpus: int, address: str = "") -> bool:
     return True
 
 
+def kill_started() -> None:
+    """End what a start has begun that still goes on as this process ends: Ray's agents would stay for a minute."""
+    if "ray" not in sys.modules or not any(thread.name == STARTING for thread in threading.enumerate()):
+        return
+    import psutil  # type: ignore[import-untyped]  # Ray brings it
+
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().children():
+            # Its own children could not be found once it is dead, and more could come.
+            process.suspend()
+        for process in psutil.Process().children(recursive=True):
+            process.kill()
+
+
 def stop_ray() -> None:
     """End Ray, or leave the cluster, and let Ray speak again."""
     import ray
@@ -145,6 +169,20 @@ def stop_ray() -> None:
     ray.shutdown()
     if _told:
         ray._private.worker.print_to_stdstream = _told.pop()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray's library puts in its own, which aborts.
+
+    Python lets only the main thread set one, so the C library is asked; the room is enough for its struct anywhere.
+    """
+    libc, before = ctypes.CDLL(None), ctypes.create_string_buffer(1024)
+    libc.sigaction(int(signal.SIGTERM), None, before)
+    try:
+        yield
+    finally:
+        libc.sigaction(int(signal.SIGTERM), before, None)
 
 
 def reachable(address: str) -> str:

@@ -128,6 +128,13 @@ def test_one_client_alone_is_not_measured_until_it_is_long(monkeypatch: pytest.M
     made.close()
 
 
+def test_what_the_first_client_waits_for_does_not_count() -> None:
+    made = executor(toys.experiment(), None, worth=False)
+    made.seconds, made._cohort, made._visits, made._rounds_left = {0: 2.0, 1: 0.05}, 10, 10, 5
+    assert not made._is_worth_it(waiting=8)
+    made.close()
+
+
 def test_workers_that_do_not_start_are_one_warning_and_the_run_goes_on(tmp_path: Path) -> None:
     experiment = toys.experiment()
     made = executor(experiment, Start(Workers(4), error="no memory"))
