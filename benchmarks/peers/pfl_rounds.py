@@ -46,6 +46,7 @@ class Clock(TrainingProcessCallback):
         self.ends: list[float] = []
 
     def after_central_iteration(self, *args: Any, **kwargs: Any) -> tuple[bool, Metrics]:
+        del args, kwargs
         self.ends.append(time.perf_counter())
         return False, Metrics()
 
