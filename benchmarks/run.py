@@ -1,6 +1,6 @@
 """All speed cells as ratios: systems alternated, medians over repeats, one table and one CSV.
 
-Usage: python benchmarks/run.py [--only G1,G2] [--repeats 3] [--out benchmarks/speed.csv]
+Usage: python benchmarks/run.py [--only G1,G2] [--repeats 3] [--out benchmarks/speed.csv] [--pfl-python PATH]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-GOALS = ("G1", "G2", "G3", "G5", "G6", "G7", "G8")
+GOALS = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8")
+PEERS = HERE / "peers"
 QUIET = ["partition=iid", "labels=asis", "validation=0", "evaluation.every=100000", "checkpoint.every=0"]
 
 
@@ -60,8 +62,10 @@ def bare(rounds: int, *overrides: str) -> list[str]:
 
 
 def run(command: list[str]) -> dict[str, Any]:
-    """Run a command and give what it measured, from its last line."""
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=900)
+    """Run a command and return what it measured, from its last line; a script runs in this Python."""
+    program = [sys.executable, *command] if command[0].endswith(".py") else command
+    paths = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=900, env=paths)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
     measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -159,6 +163,19 @@ def cells(folder: Path) -> list[Comparison]:
     return found
 
 
+def peers(folder: Path, pfl_python: str) -> list[Comparison]:
+    """Return G4's cells: plain SGD on G1's clients, against pfl in an environment of its own."""
+    file = images(folder, 500)
+    method = [f"method_file={PEERS / 'plain_fedavg.py'}", "method=plain_fedavg", file, "model=lenet", "clients=10"]
+    pfl = [str(PEERS / "pfl_rounds.py"), "80", file.removeprefix("data.path=")]
+    two = [pfl_python, "-m", "torch.distributed.run", "--nproc-per-node=2", *pfl]
+    inline, ray = (one(*method, "rounds=80", engine) for engine in ("engine=inline", "engine=ray"))
+    return [
+        Comparison("G4", "LeNet, 1 process, against pfl", inline, [pfl_python, *pfl], 1.1, 1.3),
+        Comparison("G4", "LeNet, 2 workers, against pfl with 2 processes", [*ray, "engine.workers=2"], two, 1.1, 1.3),
+    ]
+
+
 def measure(cell: Comparison, repeats: int, show: Callable[[str], None]) -> None:
     """Run both sides in turn; in a ratio larger is better for us."""
     for repeat in range(repeats):
@@ -202,10 +219,12 @@ def data_path(repeats: int) -> list[Comparison]:
     return [Comparison("G8", item.pop("what"), [], [], **item) for item in found]
 
 
-def comparisons(chosen: set[str], text: str, repeats: int, folder: Path) -> Iterator[Comparison]:
+def comparisons(chosen: set[str], text: str, repeats: int, folder: Path, pfl_python: str = "") -> Iterator[Comparison]:
     """Give the chosen goals' cells whose name holds `text` one after another, each when it is measured."""
+    if "G4" in chosen and not pfl_python:
+        print("G4 left out: it needs --pfl-python, see docs/performance.md", flush=True)
     if chosen - {"G8"}:
-        for cell in cells(folder):
+        for cell in [*cells(folder), *(peers(folder, pfl_python) if pfl_python else [])]:
             if cell.goal in chosen and text in cell.what:
                 measure(cell, repeats, lambda line: print(line, flush=True))
                 yield cell
@@ -233,13 +252,14 @@ def main() -> None:
     parser.add_argument("--what", default="", help="only comparisons whose name holds this text")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=HERE / "speed.csv")
+    parser.add_argument("--pfl-python", default="", help="Python of an environment with pfl, for G4")
     options = parser.parse_args()
     chosen = set(options.only.split(","))
     if chosen - set(GOALS):
         parser.error(f"--only {options.only}: must be of {', '.join(GOALS)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        for cell in comparisons(chosen, options.what, options.repeats, Path(name)):
+        for cell in comparisons(chosen, options.what, options.repeats, Path(name), options.pfl_python):
             row = verdict(cell)
             print(row, flush=True)
             keep(row, options.out)

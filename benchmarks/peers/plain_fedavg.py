@@ -9,7 +9,8 @@ import torch
 
 from fedssl.config import option
 from fedssl.methods.base import Method, Update, register
-from fedssl.training.steps import snapshot
+from fedssl.training.sgd import SGD
+from fedssl.training.steps import load, snapshot
 
 
 @register("plain_fedavg")
@@ -23,15 +24,15 @@ class PlainFedAvg(Method):
     def train_client(self, model: Any, payload: Any, memory: Any, data: Any, step: Any) -> tuple[Update, Any]:
         """Train one epoch."""
         del step
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=self.lr, fused=True)
-        total, steps = 0.0, 0
-        for start in range(0, len(data.labelled), self.batch_size):
-            index = data.labelled[start : start + self.batch_size]
-            loss = torch.nn.functional.cross_entropy(model(data.plain(index)).logits, data.labels(index))
-            optimizer.zero_grad(set_to_none=True)
+        optimizer = SGD(model.parameters(), self.lr)
+        total, pool, size = 0.0, data.labelled, self.batch_size
+        parts = [pool[start : start + size] for start in range(0, len(pool), size)]
+        for x, y in zip(data.plain_batches(parts), data.label_batches(parts), strict=True):
+            loss = torch.nn.functional.cross_entropy(model(x).logits, y)
+            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total, steps = total + loss.item(), steps + 1
-        return Update(data.client_id, len(data.labelled), snapshot(model), metrics={"loss": (total, steps)}), memory
+            total += loss.item()
+        return Update(data.client_id, len(pool), snapshot(model), metrics={"loss": (total, len(parts))}), memory

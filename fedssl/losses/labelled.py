@@ -31,8 +31,8 @@ def labelled_losses(
             x, loss, _ = scene_loss(model, data, index, key + i)
             yield x, loss
         return
-    for index, x in zip(parts, data.weak_batches(parts, key), strict=True):
-        yield x, cross_entropy(model(x).logits, data.labels(index))
+    for x, y in zip(data.weak_batches(parts, key), data.label_batches(parts), strict=True):
+        yield x, cross_entropy(model(x).logits, y)
 
 
 def scene_loss(

@@ -22,7 +22,7 @@ from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import Method, register
 from fedssl.methods.server_only import ServerOnly
 from fedssl.rng import Rng
-from fedssl.training.steps import check_server_data, parts_of, snapshot
+from fedssl.training.steps import check_server_data, load, parts_of, snapshot
 
 HEAD = "head."
 _PART = 512
@@ -64,7 +64,7 @@ class FedAutoencoder(Method):
         pool = np.sort(np.concatenate([data.labelled, data.unlabelled]))
         if not len(pool):
             return Update(data.client_id, 0, self._sent(payload.state)), memory
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         metrics = self.train_autoencoder(model, data, pool, step.rng)
         if self.head == "client":
             metrics |= self.train_head(model, data, step.rng)
@@ -83,7 +83,7 @@ class FedAutoencoder(Method):
         if self.head == "client":
             return server
         assert data is not None
-        model.load_state_dict(server.model)
+        load(model, server.model)
         loss, steps = self.train_head(model, data, step.rng)["head_loss"]
         metrics = {**server.metrics, "head_loss": loss / steps} if steps else server.metrics
         return replace(server, model=snapshot(model), metrics=metrics)

@@ -16,7 +16,8 @@ from fedssl.losses.labelled import labelled_losses
 from fedssl.methods.base import Method, register
 from fedssl.rng import Rng
 from fedssl.training.detector import set_anchors
-from fedssl.training.steps import snapshot
+from fedssl.training.sgd import SGD
+from fedssl.training.steps import load, snapshot
 
 
 @register("fedavg")
@@ -62,7 +63,7 @@ class FedAvg(Method):
         """Train on the labelled samples (Algorithm 1, ClientUpdate)."""
         if not len(data.labelled):
             return Update(data.client_id, 0, payload.state), memory
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         model.train()
         optimizer = self.optimizer(model, step)
         count = data.num_examples if self.epoch_over == "all" else len(data.labelled)
@@ -72,25 +73,18 @@ class FedAvg(Method):
             order = step.rng.numpy("order", epoch)
             parts = list(batches(data.labelled, self.batch_size, math.ceil(count / self.batch_size), order))
             for _, loss in labelled_losses(model, data, parts, step.rng.key("weak", epoch) + steps):
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += loss.item()
                 steps += 1
         return Update(data.client_id, len(data.labelled), snapshot(model), metrics={"loss": (total, steps)}), memory
 
-    def optimizer(self, model: torch.nn.Module, step: Step) -> torch.optim.Optimizer:
+    def optimizer(self, model: torch.nn.Module, step: Step) -> SGD:
         """Give a fresh SGD at this round's learning rate."""
         rate = self.lr
         if self.schedule == "cosine":
             # FixMatch, section 2.4: cos(7 pi k / 16 K), so the last rounds still move. Paper: k counts rounds here.
             rate *= math.cos(7 * math.pi * (step.round_ - 1) / (16 * step.num_rounds))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return torch.optim.SGD(
-            trained,
-            lr=rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.momentum > 0,
-            fused=True,
-        )
+        return SGD(trained, rate, self.momentum, self.weight_decay, nesterov=self.momentum > 0)

@@ -24,7 +24,7 @@ from fedssl.losses.supervised import cross_entropy
 from fedssl.methods.base import register
 from fedssl.methods.fedavg import FedAvg
 from fedssl.metrics.pseudo_label import telemetry
-from fedssl.training.steps import snapshot
+from fedssl.training.steps import load, snapshot
 
 STRONG = 1 << 32
 """Between the keys of weak and strong views: the authors draw the shift and flip of the two apart."""
@@ -50,7 +50,7 @@ class FixMatch(FedAvg):
         pool = np.sort(np.concatenate([data.labelled, data.unlabelled]))
         if not len(pool):
             return Update(data.client_id, 0, payload.state), memory
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         model.train()
         optimizer = self.optimizer(model, step)
         metrics: Counts = {}
@@ -62,7 +62,7 @@ class FixMatch(FedAvg):
             for i, index_ulb in enumerate(batches(pool, size, num_steps, order)):
                 key = step.rng.key("views", epoch) + i
                 loss, counts = self.loss(model, data, next(labelled), index_ulb, key)
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 add(metrics, {**counts, "loss": (loss.item(), 1.0)})

@@ -28,6 +28,8 @@ from fedssl.methods.base import Method, register
 from fedssl.models.feature_cache import Maps, cached_maps, plain_features
 from fedssl.models.frozen import CutNetwork, is_top, trunk_layers
 from fedssl.rng import Rng
+from fedssl.training.sgd import SGD
+from fedssl.training.steps import load, snapshot
 
 _LAYERS = "trunk_layers"
 _MOMENTUM = "momentum."
@@ -137,7 +139,7 @@ class Orca(Method):
         sent = [name for name in payload.state if self.sends(name, split.layers)]
         if not data.num_examples:
             return Update(data.client_id, 0, {name: payload.state[name] for name in sent}), memory
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         optimizer = self.optimizer(split, memory, step)
         metrics: Counts = {}
         run = LocalTraining(self, split, data, payload, step, self.maps(split, data, step), metrics)
@@ -145,7 +147,7 @@ class Orca(Method):
             run.epoch(optimizer, epoch)
         run.check()
         weight = data.num_examples if self.average_by == "size" else 1
-        state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in set(sent)}
+        state = {name: tensor for name, tensor in snapshot(model).items() if name in set(sent)}
         return Update(data.client_id, weight, state, metrics=metrics), self.remember(optimizer, memory)
 
     def maps(self, split: CutNetwork, data: ClientData, step: Step) -> Maps | None:
@@ -157,23 +159,17 @@ class Orca(Method):
         split.model.maps = maps  # type: ignore[assignment]
         return maps
 
-    def optimizer(self, split: CutNetwork, memory: Memory, step: Step) -> torch.optim.Optimizer:
+    def optimizer(self, split: CutNetwork, memory: Memory, step: Step) -> SGD:
         """Give SGD at this round's rate, with the client's own momentum if that is kept."""
         done = (step.round_ - 1) / step.num_rounds
         factor = next((f for share, f in _RATES if done >= share), 1.0) if self.schedule == "steps" else 1.0
-        made = torch.optim.SGD(
-            split.parameters(),
-            lr=self.lr * factor,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
+        made = SGD(split.parameters(), self.lr * factor, self.momentum, self.weight_decay)
         for i, parameter in enumerate(split.parameters()):
             if f"{_MOMENTUM}{i}" in memory:
                 made.state[parameter]["momentum_buffer"] = memory[f"{_MOMENTUM}{i}"].clone().to(parameter.device)
         return made
 
-    def remember(self, optimizer: torch.optim.Optimizer, memory: Memory) -> Memory:
+    def remember(self, optimizer: SGD, memory: Memory) -> Memory:
         """Give the memory with the momentum, if that is kept."""
         if self.optimizer_state == "fresh":
             return memory
@@ -218,7 +214,7 @@ class LocalTraining:
         self.skipped = 0
         self.steps = 0
 
-    def epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    def epoch(self, optimizer: SGD, epoch: int) -> None:
         """Take one epoch's steps; one whose loss is not finite is skipped and counted."""
         method, number = self.method, self.first_epoch + epoch
         unlabelled = plain_features(self.split, self.data, self.data.unlabelled, self.maps).logits
@@ -238,7 +234,7 @@ class LocalTraining:
                 self.skipped += 1
                 self.split.restore(kept)
                 continue
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             self.add({**counts, "loss": (loss.item(), 1.0)})

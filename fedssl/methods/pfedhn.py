@@ -22,6 +22,7 @@ from fedssl.methods.base import Method, register
 from fedssl.personalization.base import Personal, PersonalizationHook
 from fedssl.rng import Rng
 from fedssl.training.hypernetwork import first_state, fitted, network_of, stepped
+from fedssl.training.sgd import SGD
 from fedssl.training.steps import snapshot
 
 if TYPE_CHECKING:
@@ -149,15 +150,13 @@ class PFedHN(Method):
         model.load_state_dict(state, strict=False)
         model.train()
         trained = [parameter for name, parameter in model.named_parameters() if name in state]
-        optimizer = torch.optim.SGD(
-            trained, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
-        )
+        optimizer = SGD(trained, self.lr, self.momentum, self.weight_decay)
         parts = list(batches(data.labelled, self.batch_size, self.steps, rng.numpy("order", visit)))
         is_plain, total = self.views == "plain", 0.0
         views = map(data.plain, parts) if is_plain else data.weak_batches(parts, rng.key("weak", visit))
         for index, x in zip(parts, views, strict=True):
             loss = cross_entropy(model(x).logits, data.labels(index))
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, self.clip)
             optimizer.step()

@@ -33,7 +33,8 @@ from fedssl.progress import report_progress
 from fedssl.rng import Rng
 from fedssl.training import detector as steps
 from fedssl.training.detector import EVERYTHING, LocalModels, Phase, Supervised
-from fedssl.training.steps import check_server_data, snapshot
+from fedssl.training.sgd import SGD
+from fedssl.training.steps import check_server_data, load, snapshot
 from fedssl.training.warm_up import AUTO, FILE_HELP, SCORE, cached, code_of, identity, read_weights, warm_up_scores
 
 MOMENTUM, FOUND = "momentum.", "found."
@@ -191,7 +192,7 @@ class SSFL(Method):
         self, model: torch.nn.Module, payload: Payload, memory: Memory, data: ClientData, step: Step
     ) -> tuple[Update, Memory]:
         """Train on pseudo-boxes and labels. Raises FloatingPointError if over 10 % of the steps have no finite loss."""
-        model.load_state_dict(payload.state)
+        load(model, payload.state)
         phase, pool = self.phase(step), np.sort(np.concatenate([data.labelled, data.unlabelled]))
         if self.labeller == "none" or not len(pool):
             return Update(data.client_id, 0, self._sent(payload.state, phase)), memory
@@ -220,7 +221,7 @@ class SSFL(Method):
         local: LocalModels,
         data: ClientData,
         parts: Sequence[NDArray[np.int64]],
-        optimizer: torch.optim.Optimizer,
+        optimizer: SGD,
         step: Step,
         epoch: int,
         counts: Counts,
@@ -306,7 +307,7 @@ class SSFL(Method):
         """Train all parts on the server's labels (Algorithm 1, lines 8 and 16)."""
         del updates
         assert data is not None
-        model.load_state_dict(server.model)
+        load(model, server.model)
         kept = {name.removeprefix(MOMENTUM): t for name, t in server.extra.items() if name.startswith(MOMENTUM)}
         given = kept if self.server_optimizer == "kept" else {}
         phase = self.phase(step)
@@ -389,7 +390,7 @@ class SSFL(Method):
 
     def diagnostics(self, server: ServerState, model: torch.nn.Module, data: Sequence[ClientData]) -> dict[str, Any]:
         """Give scores after the warm-up and at the end, `collapsed` if they fell, and pictures with what was found."""
-        model.load_state_dict(server.model)
+        load(model, server.model)
         rows = {name.removeprefix(FOUND): t.cpu() for name, t in server.extra.items() if name.startswith(FOUND)}
         made = example_detections.outcome(model, data[0].dataset, data[0].kinds, warm_up_scores(server), rows)
         return {**made, "reliable": self.tau2}

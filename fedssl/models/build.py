@@ -20,9 +20,17 @@ def build_model(
     """
     with torch.device("meta"):
         model = spec.build(shape, num_classes)
-    model = model.to_empty(device="cpu")
-    initialise(model, generator)
+    initialise(materialise(model), generator)
     return model.to(memory_format=torch.channels_last)
+
+
+def materialise(model: torch.nn.Module) -> torch.nn.Module:
+    """Give a meta network contiguous tensors without values on the CPU, and return it.
+
+    `to_empty` calls `empty_like` on meta tensors, for which torch imports sympy and its own reference operators.
+    """
+    model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))  # type: ignore[no-untyped-call]
+    return model
 
 
 def initialise(model: torch.nn.Module, generator: torch.Generator) -> None:

@@ -28,6 +28,8 @@ def load(directory: str | Path) -> Predictor | BoxPredictor:
     import torch
     from safetensors.torch import load as from_bytes
 
+    from fedssl.models.build import materialise
+
     described, content = read(Path(directory))
     if partial := described.get("partial"):
         raise ConfigError("predict", str(directory), f"a run with one whole model; of this one, {partial}")
@@ -41,7 +43,7 @@ def load(directory: str | Path) -> Predictor | BoxPredictor:
     meta = Meta(**tuples)
     with torch.device("meta"):
         model = MODELS.create(described["model"]).build(meta.shape, len(meta.class_names))
-    model = model.to_empty(device="cpu").to(memory_format=torch.channels_last)
+    model = materialise(model).to(memory_format=torch.channels_last)
     model.load_state_dict(state)
     if meta.task == "detection":
         return BoxPredictor(model.eval(), meta)

@@ -19,6 +19,7 @@ from fedssl.metrics.matched_boxes import telemetry
 from fedssl.models.detection.anchors import anchors_from
 from fedssl.models.detection.select import Detections, select_boxes
 from fedssl.rng import Rng
+from fedssl.training.sgd import SGD
 
 BACKBONE, HEAD, ANCHORS = "backbone", "head", "head.anchors"
 MOST_FAILED = 0.1
@@ -116,23 +117,23 @@ def set_modes(model: torch.nn.Module, parts: Sequence[str], num_images: int) -> 
         model.get_submodule(name).eval()
 
 
-def sgd(model: torch.nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+def sgd(model: torch.nn.Module, lr: float, momentum: float, weight_decay: float) -> SGD:
     """Return SGD over what trains; weights alone decay, not biases and batch norm."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+    return SGD(groups, lr, momentum)
 
 
-def momenta(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> State:
+def momenta(model: torch.nn.Module, optimizer: SGD) -> State:
     """Copy an optimiser's momentum by parameter name."""
     found = {name: optimizer.state.get(p, {}).get("momentum_buffer") for name, p in model.named_parameters()}
     return {name: tensor.clone() for name, tensor in found.items() if tensor is not None}
 
 
-def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, kept: State) -> None:
+def restore(model: torch.nn.Module, optimizer: SGD, kept: State) -> None:
     """Put back what `momenta` gave."""
     for name, parameter in model.named_parameters():
         if name in kept:
@@ -169,9 +170,9 @@ def is_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, clip: float) -> bool:
+def take_step(optimizer: SGD, loss: torch.Tensor, clip: float) -> bool:
     """Step along the gradient, cut to norm `clip` if that is above 0; not at all, giving False, if it is not finite."""
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, clip or math.inf)

@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -70,7 +70,32 @@ def test_a_goal_that_is_none_is_refused(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        table(bench, monkeypatch, tmp_path / "speed.csv", "G4")
+        table(bench, monkeypatch, tmp_path / "speed.csv", "G14")
     assert ended.value.code == 2
-    assert "--only G4: must be of G1, G2" in capsys.readouterr().err
+    assert "--only G14: must be of G1, G2" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_peer_runs_in_its_own_python(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands: list[list[str]] = []
+
+    def ended(program: list[str], **options: Any) -> Any:
+        commands.append(program)
+        assert options["env"]["PYTHONPATH"] == str(FOLDER.parent)
+        return SimpleNamespace(returncode=0, stdout='{"round": 2.0}')
+
+    monkeypatch.setattr(bench, "subprocess", SimpleNamespace(run=ended))
+    one, two = bench.comparisons({"G4"}, "", 1, tmp_path, "their/python")
+    assert [cell.goal for cell in (one, two)] == ["G4", "G4"]
+    ours, theirs, *_ = commands
+    assert (ours[0], theirs[0]) == (sys.executable, "their/python")
+    assert Path(ours[1]).name == "one.py"
+    assert Path(theirs[1]).name == "pfl_rounds.py"
+    assert ["engine=inline" in ours, "--nproc-per-node=2" in commands[3]] == [True, True]
+
+
+def test_without_the_peer_its_goal_is_left_out_and_said_so(
+    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert list(bench.comparisons({"G4"}, "", 1, tmp_path)) == []
+    assert "G4 left out: it needs --pfl-python" in capsys.readouterr().out

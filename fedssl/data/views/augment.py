@@ -6,6 +6,7 @@ view has the same bits whatever batch the sample sits in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,13 +45,21 @@ def strong(x: torch.Tensor, index: NDArray[np.int64], key: Key, *, flip: bool) -
 def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Return (x / 255 - mean) / std as float32 (batch, channels, height, width), channels_last."""
     batch, height, width, channels = x.shape
-    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=x.device)
-    if channels > 1:  # whole rows at once: a channel axis of three would be the inner loop
-        scale, shift = scale.repeat(width), shift.repeat(width)
+    # Whole rows at once: a channel axis of three would be the inner loop.
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), width if channels > 1 else 1, x.device)
     flat = x.reshape(batch * height, width * channels).to(torch.float32)
     flat.mul_(scale).add_(shift)
     return flat.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], repeats: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `normalise` multiplies by and adds, float32 (channels * repeats,); never written to."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+    return scale.repeat(repeats), shift.repeat(repeats)
 
 
 def _reflect(position: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -96,12 +96,19 @@ class ClientData:
 
     def weak_batches(self, parts: Sequence[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
         """Yield `weak(part, key + i)` for the i-th part; many at once, since a call costs more than a sample."""
-        some = max(1, _TOGETHER // max(1, max(map(len, parts), default=0)))
-        for start in range(0, len(parts), some):
-            group = parts[start : start + some]
-            sizes = [len(part) for part in group]
+        for start, group, sizes in _groups(parts):
             keys = np.repeat(np.array([(key + start + i) & _MASK for i in range(len(group))], np.uint64), sizes)
             yield from torch.split(self.weak(np.concatenate(group), keys), sizes)
+
+    def plain_batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        """Give `plain(part)` for each part; many at once, as in `weak_batches`."""
+        for _, group, sizes in _groups(parts):
+            yield from torch.split(self.plain(np.concatenate(group)), sizes)
+
+    def label_batches(self, parts: Sequence[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        """Give `labels(part)` for each part; many at once, as in `weak_batches`."""
+        for _, group, sizes in _groups(parts):
+            yield from torch.split(self.labels(np.concatenate(group)), sizes)
 
     def strong(self, index: NDArray[np.int64], key: Key) -> torch.Tensor:
         """Return a strongly changed view: a picture by RandAugment and cutout, a window as in `views.motion`."""
@@ -161,3 +168,11 @@ class ClientData:
 
     def _input(self, x: torch.Tensor) -> torch.Tensor:
         return modality.model_input(x.to(self.device), self.dataset.mean, self.dataset.std, self.dataset.limit)
+
+
+def _groups(parts: Sequence[NDArray[np.int64]]) -> Iterator[tuple[int, Sequence[NDArray[np.int64]], list[int]]]:
+    """Yield parts of up to `_TOGETHER` samples in all: the first one's place, the parts, their sizes."""
+    some = max(1, _TOGETHER // max(1, max(map(len, parts), default=0)))
+    for start in range(0, len(parts), some):
+        group = parts[start : start + some]
+        yield start, group, [len(part) for part in group]

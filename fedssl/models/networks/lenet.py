@@ -20,14 +20,16 @@ class LeNet(nn.Module):
         super().__init__()
         height, width, channels = shape
         padding = (max(0, (_SIDE + 1 - height) // 2), max(0, (_SIDE + 1 - width) // 2))
+        maps = tuple(((side + 2 * more - 4) // 2 - 4) // 2 for side, more in zip((height, width), padding, strict=True))
         self.backbone = nn.Sequential(
+            # The maximum comes before the ReLU: the same numbers, on a quarter of the values.
             nn.Conv2d(channels, 6, 5, padding=padding),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Conv2d(6, 16, 5),
-            nn.ReLU(),
             nn.MaxPool2d(2),
-            nn.AdaptiveAvgPool2d(5),
+            nn.ReLU(),
+            nn.Identity() if maps == (5, 5) else nn.AdaptiveAvgPool2d(5),
             nn.Flatten(),
             nn.Linear(16 * 5 * 5, 120),
             nn.ReLU(),

@@ -54,8 +54,8 @@ class Ones:
     def weak_batches(self, parts: list[NDArray[np.int64]], key: int) -> Iterator[torch.Tensor]:
         return (torch.ones(len(index)) for index in parts)
 
-    def labels(self, index: NDArray[np.int64]) -> torch.Tensor:
-        return torch.zeros(len(index), dtype=torch.int64)
+    def label_batches(self, parts: list[NDArray[np.int64]]) -> Iterator[torch.Tensor]:
+        return (torch.zeros(len(index), dtype=torch.int64) for index in parts)
 
 
 def trained(model: torch.nn.Module, **options: Any) -> ServerState:

@@ -37,8 +37,26 @@ def test_views_made_together_have_the_bits_of_views_made_apart(data, key, togeth
         assert x.stride() == data.weak(part, key + i).stride()
 
 
+@pytest.mark.parametrize("together", [1, 20, 512])
+def test_samples_and_labels_fetched_together_have_the_bits_of_those_fetched_apart(data, together, monkeypatch):
+    monkeypatch.setattr(client_data, "_TOGETHER", together)
+    data = replace(data, given=np.arange(40))
+    parts = [np.array([3, 1, 4, 1, 5]), np.array([9, 2]), np.arange(40)]
+    for part, x, y in zip(parts, data.plain_batches(parts), data.label_batches(parts), strict=True):
+        assert torch.equal(x, data.plain(part))
+        assert x.stride() == data.plain(part).stride()
+        assert y.tolist() == part.tolist()
+
+
+def test_a_label_that_nobody_told_is_refused_in_a_batch(data):
+    data = replace(data, given=np.full(40, -1))
+    with pytest.raises(ValueError, match="has none"):
+        list(data.label_batches([np.array([0])]))
+
+
 def test_no_parts_give_no_views(data):
     assert list(data.weak_batches([], 0)) == []
+    assert list(data.plain_batches([])) == []
 
 
 def test_all_classes_are_seen_unless_the_split_says_otherwise(data):
