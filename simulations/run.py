@@ -17,7 +17,7 @@ import yaml
 from fedssl.config import ConfigError, Experiment, Logger, from_dict
 from simulations.compose import check, compose_experiment, unique
 from simulations.engine.choose import begun
-from simulations.unbegun import made
+from simulations.unbegun import nothing_left, standing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,11 +91,11 @@ def execute(experiment: Experiment, watcher: Watcher | None = None, *, resume: b
     doubts = prepare(experiment, resume=resume)
     experiment = _with_weights(experiment)
     with begun(experiment, apart=resume and _was_killed(Path(experiment.out))) as run:
-        experiment = experiment if resume else replace(experiment, out=str(_free(experiment)))
-        directory = Path(experiment.out)
-        with nullcontext() if resume else made(directory):
+        before = standing(experiment.out)
+        experiment = experiment if resume else replace(experiment, out=str(_directory(experiment)))
+        with nullcontext() if resume else nothing_left(Path(experiment.out), before):
             _execute(experiment, run, watcher, doubts, resume=resume)
-    return Result(directory)
+    return Result(Path(experiment.out))
 
 
 def _execute(experiment: Experiment, run: Run, watcher: Watcher | None, doubts: list[str], *, resume: bool) -> None:
@@ -243,8 +243,8 @@ def _has_checkpoint(directory: Path) -> bool:
     return any((directory / "checkpoint").glob("round-*"))
 
 
-def _free(experiment: Experiment) -> Path:
-    """Return the run directory, which is to be made. Raises ConfigError if it holds something."""
+def _directory(experiment: Experiment) -> Path:
+    """Make the run directory. Raises ConfigError if it holds something or cannot be made."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     base = Path(experiment.out or f"runs/{stamp}-{experiment.method['name']}")
     path = base
@@ -253,6 +253,10 @@ def _free(experiment: Experiment) -> Path:
         path = base.with_name(f"{base.name}-{number}")
         number += 1
     check_out(str(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("out", str(path), f"a folder that can be made ({error.strerror})") from None
     return path
 
 
@@ -273,9 +277,7 @@ def _was_killed(directory: Path) -> bool:
 
 def plan(experiment: Experiment) -> None:
     """Make the directory of a run that `execute` will be given to resume, before its first round."""
-    directory = _free(experiment)
-    with made(directory):
-        _describe(directory, experiment)
+    _describe(_directory(experiment), experiment)
 
 
 def _describe(directory: Path, experiment: Experiment) -> None:

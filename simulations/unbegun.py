@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedssl.config import ConfigError
-
 WRITTEN = (
     *("config.yaml", "environment.json", "split.npz", "metrics.jsonl", "clients.parquet", "summary.json"),
     *("model.safetensors", "model.json", "method.json", "reliability.json", "open_world.json", "checkpoint"),
@@ -18,19 +16,23 @@ WRITTEN = (
 """All that a run writes into its directory."""
 
 
+def standing(out: str) -> set[Path]:
+    """Return the folders that are there already of those that a run into `out`, or without it into `runs`, is in."""
+    path = Path(out or "runs")
+    return {place for place in (path, *path.parents) if place.exists()}
+
+
 @contextmanager
-def made(directory: Path) -> Iterator[None]:
-    """Make an empty run directory, and take it away again if the run fails before it has begun. Raises ConfigError."""
-    new = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("out", str(directory), f"a folder that can be made ({error.strerror})") from None
+def nothing_left(directory: Path, before: set[Path]) -> Iterator[None]:
+    """Take what a run wrote away again if it fails before it has begun, with the folders that were not there `before`.
+
+    Only for a directory that was empty, and that no other process writes to.
+    """
     try:
         yield
     except Exception as error:
         if not _has_begun(directory, error):
-            _clear(directory, new)
+            _clear(directory, before)
         raise
 
 
@@ -43,7 +45,7 @@ def _has_begun(directory: Path, error: Exception) -> bool:
     return (directory / "split.npz").exists() and type(error).__name__ != "EngineError"
 
 
-def _clear(directory: Path, new: list[Path]) -> None:
+def _clear(directory: Path, before: set[Path]) -> None:
     """Remove what a run writes, and the folders that were made for it; what else is there stays."""
     for path in (directory / name for name in WRITTEN):
         if path.is_dir():
@@ -51,5 +53,7 @@ def _clear(directory: Path, new: list[Path]) -> None:
         else:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        for path in new:
+        for path in (directory, *directory.parents):
+            if path in before:
+                break
             path.rmdir()

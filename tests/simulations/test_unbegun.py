@@ -15,7 +15,9 @@ from simulations.run import execute, simulate
 
 def end(run: Path, error: BaseException, *written: str) -> None:
     """Make a run directory, write files into it, and end the run."""
-    with unbegun.made(run):
+    before = unbegun.standing(str(run))
+    run.mkdir(parents=True, exist_ok=True)
+    with unbegun.nothing_left(run, before):
         for name in written:
             (run / name).write_text("" if name in ("metrics.jsonl", "split.npz") else "{}")
         raise error
@@ -25,6 +27,19 @@ def test_a_failure_before_the_first_round_leaves_neither_run_nor_parents(tmp_pat
     with pytest.raises(RuntimeError):
         end(tmp_path / "a" / "b" / "run", RuntimeError(), "config.yaml", "summary.json", "metrics.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_out_leaves_no_folder_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("simulations.environment.describe", lambda _: 1 / 0)
+    words = [*toys.small("method=fedavg", "model=mlp"), "engine=inline"]
+    with pytest.raises(ZeroDivisionError):
+        simulate(words)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        simulate(words)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
 def test_what_the_user_has_in_the_folder_stays(tmp_path: Path) -> None:
@@ -48,14 +63,14 @@ def test_an_engine_that_breaks_down_in_the_first_round_leaves_nothing(tmp_path: 
 
 
 def test_an_engine_that_breaks_down_later_leaves_the_rounds(tmp_path: Path) -> None:
-    def later(run: Path) -> None:
-        with unbegun.made(run):
-            (run / "metrics.jsonl").write_text("{}")
+    def later() -> None:
+        with unbegun.nothing_left(tmp_path, {tmp_path}):
+            (tmp_path / "metrics.jsonl").write_text("{}")
             raise EngineError
 
     with pytest.raises(EngineError):
-        later(tmp_path / "run")
-    assert (tmp_path / "run" / "metrics.jsonl").exists()
+        later()
+    assert (tmp_path / "metrics.jsonl").exists()
 
 
 def test_ctrl_c_leaves_what_can_be_gone_on_with(tmp_path: Path) -> None:
