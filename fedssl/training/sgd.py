@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch.optim.sgd import sgd
 
 
 class SGD:
@@ -26,6 +25,10 @@ class SGD:
         *,
         nesterov: bool = False,
     ) -> None:
+        # Not at the top: the command line loads torch only when it is used, which this import would break.
+        from torch.optim.sgd import sgd
+
+        self._step = sgd
         given = list(params)
         groups = given if given and isinstance(given[0], dict) else [{"params": given}]
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
@@ -46,7 +49,7 @@ class SGD:
             momentum = group["momentum"]
             buffers: list[Any] = [self.state[p].get("momentum_buffer") if momentum else None for p in trained]
             is_first = any(buffer is None for buffer in buffers)
-            sgd(
+            self._step(
                 trained,
                 [parameter.grad for parameter in trained],
                 buffers,
