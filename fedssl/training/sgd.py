@@ -41,9 +41,12 @@ class SGD:
             for parameter in group["params"]:
                 parameter.grad = None if set_to_none or parameter.grad is None else torch.zeros_like(parameter)
 
-    @torch.no_grad()
     def step(self) -> None:
         """Take one step; a parameter without a gradient stays."""
+        with torch.no_grad():
+            self._take_step()
+
+    def _take_step(self) -> None:
         for group in self.param_groups:
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
             momentum = group["momentum"]
