@@ -119,7 +119,7 @@ def cells(folder: Path) -> list[Comparison]:
             "G1", "LeNet, 10 x 50 images, 2 workers", one(*g1, *ray, "rounds=80"), one(*g1, *flower, "rounds=25"), 4, 6
         ),
         Comparison(
-            "G3", "first round, LeNet", one(*g1, *ray, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
+            "G3", "first round, LeNet", one(*g1, "rounds=1"), one(*g1, *flower, "rounds=1"), 8, 20, "first_round"
         ),
     ]
     for name, model, goals in (("1 k", tiny, (100, 200, 20, 40)), ("1.5 M", big, (10, 60, 5, 10))):
