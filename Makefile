@@ -12,7 +12,7 @@ run: .venv/.run ## install and run the default experiment (other: ARGS="method=f
 	$(BIN)/fedssl run $(ARGS)
 
 test: .venv/.test ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.test ## format, lint, types, import order
 	$(BIN)/ruff format --check .

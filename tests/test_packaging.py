@@ -102,7 +102,7 @@ def test_the_wheel_works_in_another_folder(installed: Path, tmp_path: Path) -> N
     found = run([sys.executable, "-c", code], tmp_path, installed).split("\n")[:4]
     assert {Path(name).parent.parent for name in found} == {installed}
     command = str(installed / "bin" / "fedssl")
-    assert "method=fixmatch: " in run([command, "list", "methods"], tmp_path, installed)
+    assert "\n  fixmatch " in run([command, "list", "methods"], tmp_path, installed)
     chosen = ["method=fedavg", "data=fashion_small", "model=mlp", "clients=2", "rounds=1", "engine=inline", "out=made"]
     assert "report: made/report.html" in run([command, "run", *chosen], tmp_path, installed)
     assert (tmp_path / "made" / "report.html").stat().st_size > 10_000
