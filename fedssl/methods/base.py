@@ -67,9 +67,11 @@ class Method(ABC):
         """Take hooks that the class defines under names of RENAMED as what they are called now, with a warning."""
         super().__init_subclass__(**options)
         for old, new in RENAMED.items():
-            if old in vars(cls) and new not in vars(cls):
-                warnings.warn(f"{cls.__name__}.{old}: the hook is called {new} now", DeprecationWarning, stacklevel=2)
+            if callable(vars(cls).get(old)) and new not in vars(cls):
+                # Not a DeprecationWarning: Python would not show it, and a later version not call the hook.
+                warnings.warn(f"{cls.__name__}.{old}: the hook is called {new} now", FutureWarning, stacklevel=2)
                 setattr(cls, new, vars(cls)[old])
+        _keep_old_names(cls)
 
     def evaluation_visits(self) -> int:
         """Give how often all clients go through all exchanges, in phase `evaluate`, before their models are scored.
@@ -174,6 +176,15 @@ class Method(ABC):
         del server, model, data
         return {}
 
+
+def _keep_old_names(cls: type[Method]) -> None:
+    """Let `super()` find a class's hooks under their old names too."""
+    for old, new in RENAMED.items():
+        if new in vars(cls):
+            setattr(cls, old, vars(cls)[new])
+
+
+_keep_old_names(Method)  # type: ignore[type-abstract]
 
 METHODS: Registry[Method] = Registry("method", "fedssl.methods")
 register = METHODS.register
