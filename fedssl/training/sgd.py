@@ -13,7 +13,8 @@ class SGD:
     """Take the steps of `torch.optim.SGD(fused=True)`, to the bit, from the same `param_groups` and `state`.
 
     Clients take few and short steps: torch's object, its hooks and its profiler's records cost a tenth of LeNet's.
-    It also imports `torch._dynamo`, 170 MB. `state[parameter]["momentum_buffer"]` may be read and set.
+    It also imports `torch._dynamo`, 170 MB. `state[parameter]["momentum_buffer"]` may be read and set. Schedulers of
+    `torch.optim.lr_scheduler` take torch's own class alone.
     """
 
     def __init__(
