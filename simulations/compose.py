@@ -8,7 +8,9 @@ import importlib.util
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -51,6 +53,7 @@ VERBATIM = ("engine.address",)
 """Options that Hydra does not parse, beside paths."""
 OWN = "method"
 """As a calibration or personalization: the method's own."""
+_one_at_a_time = threading.Lock()
 EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 """Loggers that need an optional extra, with the module that must be there."""
 MAX_RUNS = 10_000
@@ -345,11 +348,22 @@ def _store() -> None:
     store.store(name="experiment_base", node={**base, "defaults": [*defaults, {"optional experiment": None}]})
 
 
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Keep the one Hydra of a process to this thread, and put back that of a program which calls us."""
+    with _one_at_a_time:
+        held = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            yield
+        finally:
+            GlobalHydra.instance().hydra = held
+
+
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
-    _store()
-    GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+            _store()
             composed = compose("experiment_base", list(overrides))
             values = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hydra
 import pytest
 
 from fedssl.config import ConfigError, Experiment, to_json
@@ -294,3 +296,16 @@ def test_a_logger_that_is_not_installed_is_refused(name: str, monkeypatch: pytes
     monkeypatch.setattr(compose.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf"logger='{name}': .*pip install 'fedssl\[{name}\]'"):
         check(dataclasses.replace(Experiment(), logger=type(Experiment().logger)(name)))
+
+
+def test_threads_may_compose_at_once():
+    given = [["method=fedavg", f"seed={seed}"] for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [made.seed for made in pool.map(compose_experiment, given)] == list(range(8))
+
+
+def test_a_program_that_uses_hydra_keeps_its_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        compose_experiment(["method=fedavg"])
+        assert hydra.compose("mine").a == 1
