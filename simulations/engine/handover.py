@@ -82,9 +82,6 @@ class Here:
         found: Answer | BaseException
         try:
             found = Answer(task.client_id, *call(clients, task, self.num_clients))
-        except SystemExit as error:
-            reply = internals.error_reply(task.message, f"the client's code ended with SystemExit: {error}")
-            found = Answer(task.client_id, reply, None)
         except BaseException as error:
             found = error
         self.task = None

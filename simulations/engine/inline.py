@@ -41,5 +41,8 @@ def call(app: object, task: ClientTask, num_clients: int) -> tuple[Message, Reco
     context = internals.client_context(task.client_id, num_clients, state)
     try:
         return app(task.message, context), context.state  # type: ignore[operator]
+    except SystemExit as error:
+        # Let through, it would end the run without a word, and with code 0 as if it were done.
+        return internals.error_reply(task.message, f"the client's code ended with SystemExit: {error}"), None
     except Exception as error:
         return internals.error_reply(task.message, str(error)), None

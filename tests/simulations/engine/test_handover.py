@@ -181,13 +181,17 @@ def test_an_interrupt_in_a_client_stops_the_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"
 
 
-def test_a_clients_exit_is_its_failure_and_not_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_clients_exit_is_its_failure_and_not_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
     def leave(self: Any, update: Any, memory: Any) -> Any:
         raise SystemExit(3)
 
     monkeypatch.setattr(toys.Toy, "spoil", leave)
     experiment = toys.experiment(method={"name": "toy", "fault": "raise"}, rounds=1)
-    hashes(experiment, executor(experiment, None, worth=False), tmp_path / "run")
+    made = InlineExecutor(experiment.clients) if inline else executor(experiment, None, worth=False)
+    hashes(experiment, made, tmp_path / "run")
     assert failed(tmp_path / "run") == [{"1": "the client's code ended with SystemExit: 3"}]
 
 
