@@ -314,4 +314,8 @@ def _draw_band(ax: Any, table: pd.DataFrame, name: str, place: int, unit: int) -
     mean, half = table["mean"] * unit, table["half"].fillna(0) * unit
     marker = "o" if len(table) <= 30 else ""
     ax.plot(table.index, mean, style, color=color, label=plain(name, 48), marker=marker, markersize=4)
-    ax.fill_between(table.index, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+    low, high = mean - half, mean + half
+    if unit == 100:
+        # With two seeds the interval is wider than any share can be.
+        low, high = low.clip(0, 100), high.clip(0, 100)
+    ax.fill_between(table.index, low, high, color=color, alpha=0.15, linewidth=0)

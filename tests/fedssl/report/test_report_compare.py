@@ -97,6 +97,20 @@ def test_curves_are_means_over_seeds(runs: list[Path]) -> None:
     assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx(mean)
 
 
+def test_the_band_of_a_share_ends_where_shares_end(runs: list[Path]) -> None:
+    for path, accuracy in zip(runs, (0.05, 0.95, 0.05, 0.95), strict=True):
+        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["test"]["accuracy"] = accuracy
+        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups, _ = group_runs([read(path) for path in runs])
+    figure = curves_figure(groups, "accuracy")
+    assert figure is not None
+    for band in figure.axes[0].collections:
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (min(heights), max(heights)) == (0, 100)
+
+
 def test_settings_with_other_splits_are_named(runs: list[Path], tmp_path: Path) -> None:
     told = "so differences are of these too (seed 1): fixmatch; fedavg."
     for path, split in zip(runs, ("a", "b", "a", "b"), strict=True):
