@@ -152,8 +152,11 @@ def kill_started() -> None:
     """End what a start has begun that still goes on as this process ends: Ray's agents would stay for a minute."""
     if "ray" not in sys.modules or not any(thread.name == STARTING for thread in threading.enumerate()):
         return
-    import psutil  # type: ignore[import-untyped]  # Ray brings it
-
+    try:
+        import psutil  # type: ignore[import-untyped]  # Ray brings it
+    except ImportError:
+        # Ray itself is only being imported, and has begun nothing.
+        return
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process().children():
             # Its own children could not be found once it is dead, and more could come.

@@ -160,6 +160,20 @@ for engine in ("inline", "ray"):
 """
 
 
+def test_an_end_while_ray_is_only_being_imported_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray puts its psutil on the path after its own name is in sys.modules.
+    monkeypatch.setitem(sys.modules, "ray", sys)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    done = threading.Event()
+    starting = threading.Thread(target=done.wait, name=start.STARTING, daemon=True)
+    starting.start()
+    try:
+        start.kill_started()
+    finally:
+        done.set()
+        starting.join()
+
+
 @pytest.mark.slow
 def test_a_script_beside_files_with_our_names_runs(tmp_path: Path) -> None:
     users_files(tmp_path)
