@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
@@ -248,7 +249,7 @@ class ServerRun:
             try:
                 self._record(grid, self.journal, record)
             except OSError as error:
-                raise OSError(error.errno, f"{error.strerror}; {self._advice()}", error.filename) from error
+                raise OSError(error.errno, f"{error.strerror}; {self._advice(error)}", error.filename) from error
         self._tell(lambda: self.watcher.round(record))
 
     def _record(self, grid: Grid, journal: Journal, record: dict[str, Any]) -> None:
@@ -260,12 +261,13 @@ class ServerRun:
             journal.sync()
             self._save(grid, number, record["elapsed"])
 
-    def _advice(self) -> str:
+    def _advice(self, error: OSError) -> str:
         """Say how to go on after the disk refused."""
         assert self.directory is not None
+        mend = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
         if any((self.directory / "checkpoint").glob("round-*")):
-            return f"make room, then: fedssl run resume={self.directory}"
-        return "make room and run again with another `out`: nothing is saved yet"
+            return f"{mend}, then: fedssl run resume={self.directory}"
+        return f"{mend} and run again with another `out`: nothing is saved yet"
 
     def _tell(self, call: Callable[[], None]) -> None:
         """Tell the watcher; one that fails, such as a logger without its server, does not end the run."""

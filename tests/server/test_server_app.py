@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,15 @@ def test_a_full_disk_stops_the_run_with_what_to_do_and_it_can_be_resumed(
 def test_a_full_disk_before_the_first_checkpoint_says_to_run_again(tmp_path: Path, full_disk: list[Any]):
     full_disk.append(lambda path: path.name == "metrics.jsonl")
     with pytest.raises(OSError, match="run again with another `out`: nothing is saved yet"):
+        toys.run(toys.experiment(), tmp_path / "cut")
+
+
+def test_room_is_asked_for_only_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def gone(path: Path, line: str) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+    monkeypatch.setattr("server.journal.append_line", gone)
+    with pytest.raises(OSError, match="No such file or directory; mend that and run again with another `out`"):
         toys.run(toys.experiment(), tmp_path / "cut")
 
 
