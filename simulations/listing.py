@@ -25,7 +25,7 @@ MEANINGS = {
     "calibration": "how confidences are made to fit the accuracy",
     "personalization": "what each client's own model is",
     "aggregation": "how the server joins the clients' answers",
-    PRESET: "presets: a published setting, or one that runs here, in a word",
+    PRESET: "presets: all options of a published or a small experiment under one name",
 }
 
 
