@@ -24,7 +24,7 @@ import ray  # noqa: E402
 import toys  # noqa: E402
 from test_golden import NAMES, OPTIONS, setting  # noqa: E402
 
-from server.app import Silence  # noqa: E402
+from server.watcher import Silence  # noqa: E402
 from simulations.run import Result, execute, load_run, simulate  # noqa: E402
 
 WORKERS = (1, 2, 3)

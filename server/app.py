@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -32,50 +32,7 @@ from server.journal import Journal
 from server.round import Round
 from server.strategy import MethodStrategy
 from server.summary import memories_sha256, summarise, weights_sha256
-
-
-class Watcher(Protocol):
-    """Sees a run go by: progress display, loggers."""
-
-    def begin(self, experiment: Experiment, first_round: int) -> None:
-        """Note that the run begins, before the server's own work."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Note how far the server's work before the rounds has come."""
-
-    def client(self, client_id: int) -> None:
-        """Note a client's answer."""
-
-    def round(self, record: dict[str, Any]) -> None:
-        """Note a finished round's record."""
-
-    def note(self, line: str) -> None:
-        """Show one line of what goes on."""
-
-    def warn(self, line: str) -> None:
-        """Show one line that the user must see."""
-
-
-class Silence:
-    """A watcher that shows nothing."""
-
-    def begin(self, experiment: Experiment, first_round: int) -> None:
-        """Do nothing."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """Do nothing."""
-
-    def client(self, client_id: int) -> None:
-        """Do nothing."""
-
-    def round(self, record: dict[str, Any]) -> None:
-        """Do nothing."""
-
-    def note(self, line: str) -> None:
-        """Do nothing."""
-
-    def warn(self, line: str) -> None:
-        """Do nothing."""
+from server.watcher import Silence, Watcher
 
 
 def wire_of(experiment: Experiment) -> ConfigRecord:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedssl.config import Experiment, to_json
 
 if TYPE_CHECKING:
-    from server.app import Watcher
+    from server.watcher import Watcher
 
 Write = Callable[[dict[str, float], int], None]
 Warn = Callable[[str], None]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fedssl.predict.classifier import Predictor
     from fedssl.predict.detector import BoxPredictor
     from fedssl.tasks.base import Task
-    from server.app import Watcher
+    from server.watcher import Watcher
     from simulations.engine.choose import Run
 
 
@@ -111,7 +111,7 @@ def _execute(
             # Stopped before the first checkpoint: the same run from its first round.
             (directory / "metrics.jsonl").unlink(missing_ok=True)
     _describe(directory, experiment)
-    from server.app import Silence
+    from server.watcher import Silence
 
     with _loggers(experiment, watcher or Silence()) as seen:
         for warning in warnings:

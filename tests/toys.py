@@ -102,7 +102,8 @@ def grid(num_clients: int) -> Iterator[Any]:
 
 def begun(chosen: Experiment) -> Any:
     """Give the server's `ServerRun` with its first state, before its first round."""
-    from server.app import ServerRun, Silence
+    from server.app import ServerRun
+    from server.watcher import Silence
 
     made = ServerRun(chosen, Silence())
     made.begin()
@@ -111,7 +112,8 @@ def begun(chosen: Experiment) -> Any:
 
 def run(chosen: Experiment, directory: Path | None = None, *, resume: bool = False, watcher: Any = None) -> Any:
     """Run an experiment inline; give the server's `ServerRun`."""
-    from server.app import ServerRun, Silence
+    from server.app import ServerRun
+    from server.watcher import Silence
 
     chosen = dataclasses.replace(chosen, out=str(directory) if directory else "")
     if directory is not None:

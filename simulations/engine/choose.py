@@ -12,7 +12,7 @@ from fedssl.config import Experiment, to_json
 from simulations.engine.start import RayStart
 
 if TYPE_CHECKING:
-    from server.app import Watcher
+    from server.watcher import Watcher
     from simulations.engine.grid import Executor
 
 Run = Callable[[Experiment, "Watcher", bool], None]

@@ -16,8 +16,8 @@ from flwr.simulation import run_simulation
 
 from clients.app import create_app
 from fedssl.config import Experiment, to_json
-from server.app import Watcher
 from server.app import create_app as create_server
+from server.watcher import Watcher
 from simulations.engine.start import EngineError
 
 POLL_SECONDS = 0.1

@@ -16,7 +16,8 @@ from fedssl.data.views.client_data import ClientData
 from fedssl.federation import ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.rng import Rng
-from server.app import ServerRun, Silence
+from server.app import ServerRun
+from server.watcher import Silence
 
 
 @CALIBRATIONS.register("probe")

@@ -49,7 +49,7 @@ def stop_at(round_: int, chosen: Experiment, directory: Path) -> None:
 
 
 def toys_silence() -> Any:
-    from server.app import Silence
+    from server.watcher import Silence
 
     return Silence
 
@@ -273,7 +273,8 @@ def test_a_long_traceback_is_kept_whole(tmp_path: Path):
 
 
 def test_a_grid_that_cannot_hold_memory_refuses_to_resume_a_run_with_memory(tmp_path: Path):
-    from server.app import ServerRun, Silence
+    from server.app import ServerRun
+    from server.watcher import Silence
 
     stop_at(2, toys.experiment(), tmp_path / "cut")
     run = ServerRun(toys.experiment(out=str(tmp_path / "cut")), Silence())

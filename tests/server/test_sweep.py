@@ -17,8 +17,9 @@ from fedssl.data.views.client_data import ClientData
 from fedssl.federation import Memory, Payload, ServerState, State, Step, Update
 from fedssl.methods.base import METHODS
 from fedssl.personalization.base import Personal, PersonalizationHook
-from server.app import ServerRun, Silence
+from server.app import ServerRun
 from server.round import Round
+from server.watcher import Silence
 
 NOBODY = -2
 SEEN: list[tuple[int, str, str, list[int]]] = []

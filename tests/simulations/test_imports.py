@@ -14,7 +14,7 @@ HEAVY = ("matplotlib", "pandas", "scipy.optimize", "sklearn", "sympy", "torch._d
 CODE = """
 import os, sys
 from simulations.run import simulate
-from server.app import Silence
+from server.watcher import Silence
 
 class TwoRounds(Silence):
     def round(self, record):

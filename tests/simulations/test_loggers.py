@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedssl.config import Experiment
-from server.app import Silence
+from server.watcher import Silence
 from simulations import loggers, simulate
 from simulations.loggers import Write, scalars
 

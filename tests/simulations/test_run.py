@@ -154,7 +154,8 @@ def test_an_experiment_runs_as_its_overrides_do(whole: Result, tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["auto", "bf16"])
 def test_workers_are_warmed_with_the_experiment_that_messages_carry(precision: str, tmp_path: Path) -> None:
-    from server.app import ServerRun, Silence
+    from server.app import ServerRun
+    from server.watcher import Silence
 
     experiment = compose_experiment(small(tmp_path / "run", f"precision={precision}"))
     assert for_workers(experiment) == ServerRun(experiment, Silence()).strategy.wire["json"]

@@ -52,7 +52,8 @@ def test_what_a_client_keeps_never_leaves_and_differs():
         clients=2,
         rounds=2,
     )
-    from server.app import ServerRun, Silence
+    from server.app import ServerRun
+    from server.watcher import Silence
 
     made = ServerRun(chosen, Silence())
     kept = {name for name in made.model.state_dict() if made.parts.personalization.keeps(name)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import toys
 
-from server.app import Silence
+from server.watcher import Silence
 from simulations.engine.choose import for_workers
 from simulations.engine.grid import LocalGrid
 from simulations.engine.handover import HandoverExecutor
