@@ -82,7 +82,8 @@ class ServerRun:
         self.model = initial_model(experiment, self.dataset, device)
         self.parts.personalization.prepare(self.model)
         use_precision(self.model, self.experiment.precision)
-        self.directory = Path(experiment.out) if experiment.out else None
+        # Clients may run in this process, and change its folder.
+        self.directory = Path(experiment.out).absolute() if experiment.out else None
         self.journal: Journal | None = None
         self.strategy = MethodStrategy(self.experiment, self.parts, self.model, wire_of(self.experiment))
         self.client_data = ClientDataFactory(
