@@ -41,7 +41,7 @@ MAIN = ("accuracy", "accuracy_all", "personal_accuracy", "macro_f1", "personal_m
 
 
 def cells(seeds: int, data: Path) -> Iterator[Cell]:
-    """Give all runs, one seed after the other."""
+    """Yield all runs, one seed after the other."""
     for seed in range(seeds):
         for (source, method), overrides in RUNS.items():
             path = (f"data.path={data}",) if source == "wisdm_small" else ()
@@ -51,7 +51,7 @@ def cells(seeds: int, data: Path) -> Iterator[Cell]:
 
 
 def last_scores(cell: Cell, summary: dict[str, Any]) -> list[Score]:
-    """Give the last round's scores on test and validation samples, and the seconds a round."""
+    """Return the last round's scores on test and validation samples, and the seconds a round."""
     del cell
     lines = (Path(summary["directory"]) / "metrics.jsonl").read_text().splitlines()
     record = json.loads(lines[-1])
@@ -62,7 +62,7 @@ def last_scores(cell: Cell, summary: dict[str, Any]) -> list[Score]:
 
 
 def differences(path: Path) -> Iterator[str]:
-    """Give a line a run and metric: mean of bf16 less fp32 over seeds, with a 95 % t-interval."""
+    """Yield a line a run and metric: mean of bf16 less fp32 over seeds, with a 95 % t-interval."""
     values: dict[tuple[str, ...], dict[str, float]] = defaultdict(dict)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):

@@ -39,7 +39,7 @@ class Stop(Silence):
 
 
 def hashes(result: Result) -> tuple[str, str]:
-    """Give the hashes of the server's state and of the clients' memories."""
+    """Return the hashes of the server's state and of the clients' memories."""
     return result.summary["weights_sha256"], result.summary["memory_sha256"]
 
 
@@ -61,7 +61,7 @@ def resumed(chosen: Any, folder: Path, first: str, then: str) -> tuple[str, str]
 
 
 def ways(chosen: Any, folder: Path, *, flower: bool) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Give the name and the hashes of each way, `inline` first."""
+    """Yield the name and the hashes of each way, `inline` first."""
     yield "inline", run(chosen, folder / "inline", "inline")
     for workers in WORKERS:
         yield f"ray {workers}", run(chosen, folder / f"ray{workers}", "ray", workers)

@@ -262,7 +262,10 @@ def from_dict(values: Any) -> Experiment:
         if key in values:
             values[key] = _part(key, cls, values[key])
     own = {key: value for key, value in values.items() if key not in (*GROUPS, *PARTS)}
-    return Experiment(**{**values, **check_options(Experiment, own)})
+    experiment = Experiment(**{**values, **check_options(Experiment, own)})
+    if experiment.engine.start == "never" and (experiment.engine.workers > 1 or experiment.engine.address):
+        raise ConfigError("engine.start", "never", "auto or at_once, since engine.workers or engine.address need Ray")
+    return experiment
 
 
 def _part(key: str, cls: type[Any], given: Any) -> Any:

@@ -35,7 +35,7 @@ class Death:
 
     @property
     def trace(self) -> str:
-        """Give the stack as lines, empty if there is none."""
+        """Return the stack as lines, empty if there is none."""
         return "\n".join(("its Python stack, the innermost call first:", *self.stack)) if self.stack else ""
 
 

@@ -189,7 +189,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def reachable(address: str) -> str:
-    """Give host:port of the cluster at `address`, where something listens. Raises ConfigError, EngineError."""
+    """Return host:port of the cluster at `address`, where something listens. Raises ConfigError, EngineError."""
     from ray._private import services
 
     if address == "auto":

@@ -53,3 +53,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(values: Any, text: str):
 def test_text_that_is_not_json_is_refused_with_its_place():
     with pytest.raises(ConfigError, match=r"experiment='\{': must be JSON \(.* at character 1\)"):
         from_json("{")
+
+
+@pytest.mark.parametrize("given", [{"workers": 3}, {"address": "auto"}])
+def test_workers_without_ray_are_refused(given: dict[str, object]):
+    with pytest.raises(ConfigError, match=r"engine\.start='never': must be auto or at_once"):
+        from_dict({"engine": {"start": "never", **given}})
+    assert from_dict({"engine": {"start": "never", "workers": 1}}).engine.workers == 1

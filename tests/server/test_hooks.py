@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -99,3 +101,16 @@ def test_a_run_that_has_not_begun_has_no_state():
     assert (Warm.begun, run.strategy.server.model) == ([], {})
     run.begin()
     assert list(run.strategy.server.model) == list(run.model.state_dict())
+
+
+def test_a_client_that_changes_folder_does_not_move_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    train = toys.Toy.train_client
+
+    def elsewhere(self: toys.Toy, *given: Any) -> Any:
+        os.chdir("/")
+        return train(self, *given)
+
+    monkeypatch.setattr(toys.Toy, "train_client", elsewhere)
+    toys.run(toys.experiment(rounds=2), Path("run"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["rounds"] == 2

@@ -389,16 +389,3 @@ def test_without_a_directory_nothing_is_written(tmp_path: Path, monkeypatch: pyt
     run = toys.run(toys.experiment(rounds=1))
     assert list(tmp_path.iterdir()) == []
     assert run.strategy.current.number == 1
-
-
-def test_a_client_that_changes_folder_does_not_move_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    train = toys.Toy.train_client
-
-    def elsewhere(self: toys.Toy, *given: Any) -> Any:
-        os.chdir("/")
-        return train(self, *given)
-
-    monkeypatch.setattr(toys.Toy, "train_client", elsewhere)
-    toys.run(toys.experiment(rounds=2), Path("run"))
-    assert summary(tmp_path / "run")["rounds"] == 2

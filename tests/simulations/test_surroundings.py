@@ -100,7 +100,7 @@ def test_a_cache_in_a_home_that_nobody_knows_is_refused(
     monkeypatch.setenv("FEDSSL_CACHE", cache)
     if home is not None:
         monkeypatch.setenv("HOME", home)
-    refused("split", "data=digits", field="FEDSSL_CACHE")
+    assert "must be" in refused("split", "data=digits", field="FEDSSL_CACHE")
 
 
 @pytest.mark.usefixtures("no_home")

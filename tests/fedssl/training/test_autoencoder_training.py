@@ -2,25 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from autoencoders import network, parts, windows
 
 from fedssl.models.autoencoder import PARTS, encode
-from fedssl.models.base import MODELS
-from fedssl.models.build import build_model
 from fedssl.rng import Rng
 from fedssl.training.autoencoder import train_autoencoder
-
-
-def network(seed: int = 0) -> torch.nn.Module:
-    spec = MODELS.create({"name": "autoencoder", "sizes": [8, 4]})
-    return build_model(spec, (8, 2), 3, Rng(seed).torch("weights"))
-
-
-def parts(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: t.clone() for name, t in model.state_dict().items() if name.startswith(PARTS)}
-
-
-def windows(count: int) -> torch.Tensor:
-    return torch.rand(count, 2, 8, generator=Rng(0).torch("x")) - 0.5
 
 
 @pytest.mark.parametrize(("count", "steps"), [(1, 3), (4, 3), (6, 6)])

@@ -205,7 +205,7 @@ def test_a_run_that_ended_without_a_word_goes_on_apart(tmp_path: Path) -> None:
 
 @pytest.fixture
 def handover_in(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a function that has workers take over at the beginning of a round."""
+    """Return a function that has workers take over at the beginning of a round."""
     plain = HandoverExecutor._hand_over
 
     def choose(round_: int) -> None:

@@ -110,7 +110,7 @@ def program(*words: str, folder: Path, **env: str) -> Any:
 
 
 def surroundings() -> dict[str, str]:
-    """Give the environment of an installed command: our packages are found, the current folder is not looked in."""
+    """Return the environment of an installed command: our packages are found, the current folder is not looked in."""
     ours = str(Path(start.__file__).parents[2])
     return {**os.environ, "PYTHONPATH": ours, "PYTHONSAFEPATH": "1"}
 
@@ -169,6 +169,7 @@ def test_an_end_while_ray_is_only_being_imported_is_an_end(monkeypatch: pytest.M
     starting.start()
     try:
         start.kill_started()
+        assert starting.is_alive()
     finally:
         done.set()
         starting.join()
